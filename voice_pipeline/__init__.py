@@ -1,0 +1,1 @@
+"""The self-closing, governed loop around an on-device dictation model."""

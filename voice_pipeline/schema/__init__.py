@@ -1,0 +1,1 @@
+"""Types that cross stages. Ground floor: imports nothing else of the project."""

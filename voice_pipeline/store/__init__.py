@@ -1,0 +1,1 @@
+"""Stored state: databases, blobs, vault, ledger, shards. Stands on schema and settings."""

@@ -1,0 +1,39 @@
+"""Errors of the store. Each says what happened, to which id, and what to do now."""
+
+from __future__ import annotations
+
+
+class StoreError(Exception):
+    """Any failure of stored state."""
+
+
+class DamagedDatabaseError(StoreError):
+    """The database file is not a readable database of this project."""
+
+
+class MissingBlobError(StoreError):
+    """A blob that the catalogue names is not in the blob store."""
+
+
+class BlobDigestError(StoreError):
+    """A blob's bytes are not those that were stored."""
+
+
+class ErasedSubjectError(StoreError):
+    """The subject's key was destroyed: nothing encrypted under it can be read again, by design."""
+
+
+class UnknownSubjectError(StoreError):
+    """No key exists for this subject token."""
+
+
+class LedgerBrokenError(StoreError):
+    """The ledger's hash chain does not verify: a line was changed, removed or reordered."""
+
+
+class LedgerConflictError(StoreError):
+    """Another writer appended first; read again and decide again."""
+
+
+class DamagedShardError(StoreError):
+    """A shard's index or record does not match its digest."""

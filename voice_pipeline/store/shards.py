@@ -1,0 +1,62 @@
+"""Encrypted shards: the audio of one batch in one immutable tar file, each member under its subject's key.
+
+A shard is deterministic once written and never rewritten, so its DVC hash stays valid after an erasure; what is lost is
+the key. Members are `<clip_id>.flac.enc`; tar is the format of WebDataset (https://github.com/webdataset/webdataset).
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from voice_pipeline.store.blobs import write_atomically
+from voice_pipeline.store.errors import DamagedShardError, ErasedSubjectError
+from voice_pipeline.store.vault import Vault
+
+SUFFIX = ".flac.enc"
+
+
+@dataclass(frozen=True)
+class ShardMember:
+    """One clip of a shard: `ciphertext` as it lies in the blob store."""
+
+    clip_id: str
+    ciphertext: bytes
+
+
+def write_shard(path: Path, members: Sequence[ShardMember]) -> None:
+    """Write members in clip order with fixed headers: the same members give the same bytes."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for member in sorted(members, key=lambda m: m.clip_id):
+            info = tarfile.TarInfo(member.clip_id + SUFFIX)
+            info.size = len(member.ciphertext)
+            archive.addfile(info, io.BytesIO(member.ciphertext))
+    write_atomically(path, buffer.getvalue())
+
+
+def read_shard(path: Path, subjects: Mapping[str, str], vault: Vault) -> Iterator[tuple[str, bytes]]:
+    """Yield (clip_id, FLAC bytes) for each member named in `subjects` (clip_id → subject token).
+
+    Clips of erased subjects are left out silently: that is what erasure means.
+
+    Raises:
+        DamagedShardError: the file is no shard.
+    """
+    try:
+        with tarfile.open(path, mode="r:") as archive:
+            for info in archive:
+                clip_id = info.name.removesuffix(SUFFIX)
+                token = subjects.get(clip_id)
+                handle = archive.extractfile(info)
+                if token is None or handle is None:
+                    continue
+                try:
+                    yield clip_id, vault.decrypt(token, handle.read(), clip_id)
+                except ErasedSubjectError:
+                    continue
+    except tarfile.TarError as error:
+        raise DamagedShardError(f"shard {path.name} cannot be read ({error}); restore it with `dvc checkout`") from error

@@ -1,0 +1,49 @@
+"""All stored state of one home, opened together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from voice_pipeline.settings import Settings
+from voice_pipeline.store import tables
+from voice_pipeline.store.blobs import BlobStore
+from voice_pipeline.store.clock import Clock, SystemClock
+from voice_pipeline.store.database import Database
+from voice_pipeline.store.ledger import Ledger
+from voice_pipeline.store.vault import Vault
+
+
+@dataclass(frozen=True)
+class Store:
+    """Handed to every pure function of every stage."""
+
+    settings: Settings
+    database: Database
+    blobs: BlobStore
+    vault: Vault
+    ledger: Ledger
+    clock: Clock
+
+    @classmethod
+    def open(cls, settings: Settings, clock: Clock | None = None) -> Store:
+        """Open (and on first use make) everything under `settings.root`.
+
+        Raises:
+            DamagedDatabaseError: a database cannot be read.
+        """
+        clock = clock or SystemClock()
+        settings.root.mkdir(parents=True, exist_ok=True)
+        database = Database(settings.catalogue_url, tables.catalogue)
+        vault_database = Database(settings.vault_database_url, tables.vault)
+        return cls(
+            settings=settings,
+            database=database,
+            blobs=BlobStore(settings.blobs),
+            vault=Vault(vault_database, settings.keys, clock),
+            ledger=Ledger(database, clock),
+            clock=clock,
+        )
+
+    def now(self) -> datetime:
+        return self.clock.now()
