@@ -1,0 +1,1 @@
+"""Promise: no gate can be walked around, and a bad release undoes itself."""

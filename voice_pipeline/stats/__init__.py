@@ -1,0 +1,1 @@
+"""Statistics the stages decide by: bootstrap, sequential tests, proportions, sketches, drift distances."""
