@@ -59,7 +59,8 @@ def _notify(urls: tuple[str, ...], title: str, body: str) -> bool:
     import apprise
 
     sender = apprise.Apprise()
-    if not all([sender.add(url) for url in urls]):  # a list: all good addresses are added even if one is not
+    accepted = [sender.add(url) for url in urls]
+    if not all(accepted):
         logger.error("an address in VOICE_PIPELINE_ALERT_URLS is no Apprise URL; correct it")
         return False
     return bool(sender.notify(title=title, body=body))
