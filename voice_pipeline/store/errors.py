@@ -37,3 +37,11 @@ class LedgerConflictError(StoreError):
 
 class DamagedShardError(StoreError):
     """A shard's index or record does not match its digest."""
+
+
+class UnknownDatasetError(StoreError):
+    """No dataset version of that name was ever snapshot."""
+
+
+class DamagedManifestError(StoreError):
+    """A dataset's manifest is missing, is no parquet file, or does not match its digest."""

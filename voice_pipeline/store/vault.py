@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, AESSIV
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.keywrap import aes_key_unwrap, aes_key_wrap
 from sqlalchemy import select, update
 
@@ -77,6 +79,49 @@ class Vault:
         except InvalidTag as error:
             raise BlobDigestError(f"encrypted audio of {context} was changed or belongs to another clip") from error
 
+    def seal(self, items: Sequence[tuple[str, bytes, str]]) -> list[bytes]:
+        """Encrypt each (token, plaintext, context) deterministically (AES-SIV, RFC 5297): equal items, equal bytes.
+
+        For what lies inside versioned files, where a fresh nonce would make every version a new one.
+        """
+        self.ensure_subjects([token for token, _, _ in items])
+        keys = self._text_keys([token for token, _, _ in items])
+        sealed = []
+        for token, plaintext, context in items:
+            key = keys[token]
+            if key is None:
+                raise ErasedSubjectError(f"subject {token} was erased; nothing can be sealed for {context}")
+            sealed.append(AESSIV(key).encrypt(plaintext, [context.encode()]))
+        return sealed
+
+    def unseal(self, items: Sequence[tuple[str, bytes, str]]) -> list[bytes | None]:
+        """Open what `seal` made; None in the place of each item whose subject was erased.
+
+        Raises:
+            UnknownSubjectError: there never was a key.
+            BlobDigestError: the bytes were changed or belong to another context.
+        """
+        keys = self._text_keys([token for token, _, _ in items])
+        opened: list[bytes | None] = []
+        for token, sealed, context in items:
+            key = keys[token]
+            try:
+                opened.append(None if key is None else AESSIV(key).decrypt(sealed, [context.encode()]))
+            except InvalidTag as error:
+                raise BlobDigestError(f"sealed text of {context} was changed or belongs to another clip") from error
+        return opened
+
+    def _text_keys(self, tokens: Sequence[str]) -> dict[str, bytes | None]:
+        """Sealing key of each subject, derived from its data key (RFC 5869 HKDF); None where it was destroyed."""
+        wanted = set(tokens)
+        rows = self._database.rows(select(subject_keys.c.subject_token, subject_keys.c.wrapped_key))
+        wrapped = {row["subject_token"]: row["wrapped_key"] for row in rows if row["subject_token"] in wanted}
+        if missing := wanted - wrapped.keys():
+            raise UnknownSubjectError(f"subject {min(missing)} has no key in the vault; was it restored without it?")
+        return {
+            token: None if key is None else _derive(aes_key_unwrap(self._master, key)) for token, key in wrapped.items()
+        }
+
     def destroy(self, token: str) -> bool:
         """Destroy a subject's key for good; True if there was one to destroy."""
         self._cache.pop(token, None)
@@ -90,9 +135,7 @@ class Vault:
 
     def erased(self) -> set[str]:
         """Tokens of all erased subjects."""
-        rows = self._database.rows(
-            select(subject_keys.c.subject_token).where(subject_keys.c.destroyed_at.is_not(None))
-        )
+        rows = self._database.rows(select(subject_keys.c.subject_token).where(subject_keys.c.destroyed_at.is_not(None)))
         return {row["subject_token"] for row in rows}
 
     def _key(self, token: str) -> bytes:
@@ -106,6 +149,10 @@ class Vault:
         if token not in self._cache:
             self._cache[token] = aes_key_unwrap(self._master, row["wrapped_key"])
         return self._cache[token]
+
+
+def _derive(key: bytes) -> bytes:
+    return HKDF(SHA256(), length=64, salt=None, info=b"voice_pipeline sealed text").derive(key)
 
 
 def _master_key(path: Path) -> bytes:
