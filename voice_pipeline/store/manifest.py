@@ -5,9 +5,9 @@
 <dataset folder>/shards/<batch_id>.tar   audio, one shard a batch, written once
 ```
 
-Promises: the same rows give the same manifest bytes; what a person said and told about themselves (text, accent, gender) lies sealed
-under their own key, so an erased subject's rows vanish from **every** version the moment the key is destroyed, while
-all DVC hashes stay valid. Readers never see a clip whose subject was erased.
+Promises: the same rows give the same manifest bytes; what a person said and told about themselves (text, accent,
+gender) lies sealed under their own key, so an erased subject's rows vanish from **every** version the moment the key is
+destroyed, while all DVC hashes stay valid. Readers never see a clip whose subject was erased or whose consent was revoked.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from voice_pipeline.schema.dataset import ManifestRow
 from voice_pipeline.store.errors import DamagedManifestError, DamagedShardError, UnknownDatasetError
 from voice_pipeline.store.shards import read_shard
 from voice_pipeline.store.store import Store
-from voice_pipeline.store.tables import dataset_versions
+from voice_pipeline.store.tables import consents, dataset_versions
 
 MANIFEST = "manifest.parquet"
 SEALED = ("text", "accent", "gender")
@@ -63,7 +63,7 @@ def manifest_bytes(store: Store, rows: Sequence[ManifestRow]) -> bytes:
 
 
 def read_manifest(store: Store, folder: Path) -> list[ManifestRow]:
-    """Rows of the dataset in `folder`, sorted by clip id, without those of erased subjects.
+    """Rows of the dataset in `folder`, sorted by clip id, without those of erased subjects and revoked consents.
 
     Raises:
         DamagedManifestError: there is no manifest, or it is not one of ours.
@@ -78,15 +78,19 @@ def read_manifest(store: Store, folder: Path) -> list[ManifestRow]:
     except (OSError, pa.ArrowException, KeyError) as error:
         raise DamagedManifestError(f"manifest {path} cannot be read ({error}); restore it with `dvc pull`") from error
     opened = store.vault.unseal(items)
+    revoked = {
+        row["consent_id"]
+        for row in store.database.rows(select(consents.c.consent_id).where(consents.c.revoked_at.is_not(None)))
+    }
     return [
         ManifestRow.model_validate({**row, **json.loads(personal)})
         for row, personal in zip(plain, opened, strict=True)
-        if personal is not None
+        if personal is not None and row["consent_id"] not in revoked
     ]
 
 
 def dataset_folder(store: Store, dataset_version: str) -> Path:
-    """Folder that holds exactly `dataset_version`: the working `data/` if that is it, else that version pulled side by side.
+    """Folder that holds exactly `dataset_version`: the working `data/`, else that version pulled side by side.
 
     Raises:
         UnknownDatasetError: no such version.
