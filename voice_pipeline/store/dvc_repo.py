@@ -7,7 +7,8 @@
 <home>/dvc-remote/                 every object of every version
 ```
 
-It stands outside Git (`core.no_scm`), so a home can lie anywhere; paths in its config are relative, so it can be moved.
+It stands outside Git (`core.no_scm`), so a home can lie anywhere; its config is checked at each opening, so a home can
+be moved.
 Method: https://dvc.org/doc/user-guide/data-management; a directory's md5 is that of its sorted file list.
 """
 

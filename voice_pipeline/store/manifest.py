@@ -7,7 +7,7 @@
 
 Promises: the same rows give the same manifest bytes; what a person said and told about themselves (text, accent,
 gender) lies sealed under their own key, so an erased subject's rows vanish from **every** version the moment the key is
-destroyed, while all DVC hashes stay valid. Readers never see a clip whose subject was erased or whose consent was revoked.
+destroyed, while all DVC hashes stay valid. Readers see no clip whose subject was erased or whose consent was revoked.
 """
 
 from __future__ import annotations

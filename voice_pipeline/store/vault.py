@@ -1,6 +1,6 @@
 """Keys of subjects. Every clip is AES-256-GCM encrypted under its subject's own data key (NIST SP 800-38D), and that
-key lies wrapped under the installation's master key (RFC 3394 AES key wrap). Destroying the data key erases the person's
-audio everywhere at once: in blobs, in shards, in every dataset version, while all stored digests stay valid
+key lies wrapped under the installation's master key (RFC 3394 AES key wrap). Destroying the data key erases the
+person's audio everywhere at once: in blobs, in shards, in every dataset version, while all stored digests stay valid
 ("crypto-shredding").
 """
 
