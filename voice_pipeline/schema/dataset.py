@@ -40,7 +40,8 @@ class EvalSuite(Record):
     """A frozen, named set of test clips, speaker-disjoint from all training data.
 
     `conditions` are the ways each clip is played: `clean`, or `noise_10db` = mixed with noise at 10 dB SNR,
-    the noise and its offset drawn from `seed` and the clip id.
+    the noise and its offset drawn from `seed` and the clip id. `noise_ids` pins which noises are drawn from; empty means
+    all that this home holds.
     """
 
     suite_id: str
@@ -48,5 +49,6 @@ class EvalSuite(Record):
     dataset_version: str
     clip_ids: tuple[str, ...]
     conditions: tuple[str, ...] = ("clean", "noise_10db")
+    noise_ids: tuple[str, ...] = ()
     seed: int = 7
     digest: Sha256

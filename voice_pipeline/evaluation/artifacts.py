@@ -1,0 +1,123 @@
+"""Finding and hearing a model's artifacts: the float checkpoint of a model version, or the int8 network of its bundle.
+
+`report_for` is the one way in which stages ask "how good is this model on that suite?": it reuses a stored report only
+if that was made with the very bytes that lie there now, else it evaluates again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from voice_pipeline.evaluation.errors import UnknownArtifactError
+from voice_pipeline.evaluation.report import (
+    Recogniser,
+    Subject,
+    evaluate,
+    find_report,
+    reported_artifact,
+    store_report,
+)
+from voice_pipeline.evaluation.suites import suite_clips
+from voice_pipeline.schema.dataset import EvalSuite
+from voice_pipeline.schema.training import EvaluationReport
+from voice_pipeline.store.store import Store
+
+FLOAT, INT8 = "float", "int8"
+NETWORK = {FLOAT: "model.pt", INT8: "model.onnx"}
+CONFIDENCE = "confidence.json"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One network on disk: its folder, the file whose bytes count, and their sha256."""
+
+    model_version: str
+    variant: str
+    folder: Path
+    sha256: str
+
+
+def checkpoint_folder(store: Store, model_version: str) -> Path:
+    """Where a model version's float checkpoint lies: `model.pt`, `config.json`, `tokenizer.json`, `confidence.json`."""
+    return store.settings.models / model_version / "checkpoint"
+
+
+def artifact_of(store: Store, model_version: str, variant: str) -> Artifact:
+    """Raises:
+    UnknownArtifactError: that model has no such artifact (yet).
+    """
+    if variant not in NETWORK:
+        raise UnknownArtifactError(f"variant {variant!r} is not known; use one of {sorted(NETWORK)}")
+    home = checkpoint_folder(store, model_version) if variant == FLOAT else store.settings.bundles / model_version
+    network = home / NETWORK[variant]
+    if not network.is_file():
+        raise UnknownArtifactError(
+            f"model {model_version} has no {variant} artifact in this home; train or package it first"
+        )
+    return Artifact(model_version, variant, home, _sha256(network))
+
+
+def bundle_artifact(folder: Path) -> Artifact:
+    """The int8 network of a bundle folder anywhere.
+
+    Raises:
+        UnknownArtifactError: the folder is no bundle.
+    """
+    network, manifest = folder / NETWORK[INT8], folder / "manifest.json"
+    if not network.is_file() or not manifest.is_file():
+        raise UnknownArtifactError(
+            f"{folder} is no model version of this home and no bundle folder; give one of the two"
+        )
+    try:
+        model_version = str(json.loads(manifest.read_bytes())["model_version"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UnknownArtifactError(f"bundle {folder} has a damaged manifest.json; fetch the bundle again") from error
+    return Artifact(model_version, INT8, folder, _sha256(network))
+
+
+def open_recogniser(artifact: Artifact) -> Recogniser:
+    """A recogniser over the artifact, single-threaded for int8 as on a device.
+
+    Raises:
+        UnknownArtifactError: its files cannot be loaded.
+    """
+    from voice_pipeline.speech.confidence import ConfidenceModel
+    from voice_pipeline.speech.errors import SpeechError
+    from voice_pipeline.speech.recogniser import OnnxRecogniser, TorchRecogniser
+    from voice_pipeline.speech.tokenizer import CharTokenizer
+
+    try:
+        if artifact.variant == FLOAT:
+            return TorchRecogniser.load(artifact.folder)
+        tokenizer = CharTokenizer.from_json((artifact.folder / "tokenizer.json").read_text())
+        fitted = artifact.folder / CONFIDENCE
+        confidence = ConfidenceModel.from_json(fitted.read_text()) if fitted.exists() else None
+        return OnnxRecogniser(artifact.folder / NETWORK[INT8], tokenizer, confidence)
+    except (SpeechError, OSError) as error:
+        raise UnknownArtifactError(
+            f"{artifact.variant} artifact of {artifact.model_version} cannot be loaded: {error}"
+        ) from error
+
+
+def report_for(store: Store, model_version: str, variant: str, suite: EvalSuite) -> EvaluationReport:
+    """How `model_version` does on `suite`: the stored report if it heard the bytes that lie there now, else a new one.
+
+    Raises:
+        EvaluationError: the artifact is missing or the suite is empty.
+    """
+    artifact = artifact_of(store, model_version, variant)
+    stored = find_report(store, model_version, variant, suite.digest)
+    if stored is not None and reported_artifact(store, model_version, variant, suite.digest) == artifact.sha256:
+        return stored
+    subject = Subject(model_version, variant, suite.suite_id, suite.digest)
+    report = evaluate(open_recogniser(artifact), suite_clips(store, suite), subject, store.now())
+    store_report(store, report, artifact.sha256)
+    return report
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -1,0 +1,200 @@
+"""From clips to an `EvaluationReport`: errors counted by utterance, pooled by slice, intervals over speakers.
+
+WER and CER are pooled ratios (all errors over all reference words or characters), never means of utterance rates;
+intervals resample speakers (Bisani & Ney, ICASSP 2004). The report keeps every utterance's counts, so that two artifacts
+can be compared in pairs later without hearing anything again.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Protocol
+
+from sqlalchemy import RowMapping, select
+
+from voice_pipeline.evaluation.errors import EmptySuiteError
+from voice_pipeline.evaluation.noises import Samples
+from voice_pipeline.evaluation.suites import SuiteClip
+from voice_pipeline.schema.training import EvaluationReport, Interval, Latency, SliceResult
+from voice_pipeline.stats.bootstrap import cluster_bootstrap_ratio
+from voice_pipeline.store.database import upsert
+from voice_pipeline.store.store import Store
+from voice_pipeline.store.tables import evaluations
+
+if TYPE_CHECKING:
+    from voice_pipeline.speech.scoring import Score
+
+RESAMPLES = 1000
+OVERALL = "overall"
+
+
+class Heard(Protocol):
+    """What an evaluation reads of a recognition."""
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def latency_ms(self) -> float: ...
+
+
+class Recogniser(Protocol):
+    """Anything that turns samples (float32 mono in [-1, 1], 16 kHz) into text."""
+
+    def transcribe(self, samples: Samples, /) -> Heard: ...
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a report is about: an artifact (`variant`: `float` or `int8`), the suite, and where latency was timed."""
+
+    model_version: str
+    variant: str
+    suite_id: str
+    suite_digest: str
+    measured_on: str = "host"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One utterance after recognition."""
+
+    clip_id: str
+    condition: str
+    speaker: str
+    slices: tuple[str, ...]
+    score: Score
+    latency_ms: float
+
+
+def evaluate(
+    recogniser: Recogniser,
+    clips: Iterable[SuiteClip],
+    subject: Subject,
+    created_at: datetime,
+    resamples: int = RESAMPLES,
+) -> EvaluationReport:
+    """Let `recogniser` hear every clip and report its errors by slice.
+
+    Clips are consumed one by one: memory does not grow with the audio.
+
+    Raises:
+        EmptySuiteError: no clip, or no word in any reference.
+    """
+    from voice_pipeline.speech.scoring import score
+
+    scored: list[Scored] = []
+    for clip in clips:
+        heard = recogniser.transcribe(clip.samples)
+        result = score(clip.text, heard.text)
+        scored.append(Scored(clip.clip_id, clip.condition, clip.speaker, clip.slices, result, heard.latency_ms))
+    return report_of(scored, subject, created_at, resamples)
+
+
+def report_of(
+    scored: Sequence[Scored], subject: Subject, created_at: datetime, resamples: int = RESAMPLES
+) -> EvaluationReport:
+    """Pool scored utterances. Raises as `evaluate`."""
+    if not any(item.score.words for item in scored):
+        raise EmptySuiteError(f"{subject.suite_id} gives {len(scored)} clips without a word; nothing can be scored")
+    by_slice: dict[str, list[Scored]] = defaultdict(list)
+    for item in scored:
+        for name in item.slices:
+            by_slice[name].append(item)
+    return EvaluationReport(
+        model_version=subject.model_version,
+        variant=subject.variant,
+        suite_id=subject.suite_id,
+        suite_digest=subject.suite_digest,
+        created_at=created_at,
+        overall=_slice_result(OVERALL, scored, resamples),
+        slices=tuple(_slice_result(name, by_slice[name], resamples) for name in sorted(by_slice)),
+        latency=_latency([item.latency_ms for item in scored], subject.measured_on),
+        utterances=tuple((s.clip_id, s.condition, s.speaker, s.score.errors, s.score.words) for s in scored),
+    )
+
+
+def _slice_result(name: str, members: Sequence[Scored], resamples: int) -> SliceResult:
+    scores = [member.score for member in members]
+    speakers = [member.speaker for member in members]
+
+    def interval(errors: list[int], totals: list[int]) -> Interval:
+        value, low, high = cluster_bootstrap_ratio(errors, totals, speakers, n=resamples)
+        return Interval(value=value, low=low, high=high)
+
+    return SliceResult(
+        slice=name,
+        clips=len(members),
+        speakers=len(set(speakers)),
+        words=sum(score.words for score in scores),
+        wer=interval([s.errors for s in scores], [s.words for s in scores]),
+        cer=interval([s.char_errors for s in scores], [s.chars for s in scores]),
+        substitutions=sum(s.substitutions for s in scores),
+        deletions=sum(s.deletions for s in scores),
+        insertions=sum(s.insertions for s in scores),
+    )
+
+
+def _latency(milliseconds: list[float], measured_on: str) -> Latency:
+    import numpy as np
+
+    p50, p95 = np.percentile(milliseconds, (50, 95))
+    return Latency(p50_ms=float(p50), p95_ms=float(p95), clips=len(milliseconds), measured_on=measured_on)
+
+
+def slice_table(report: EvaluationReport) -> str:
+    """The report as a Markdown table, one line a slice, overall first."""
+    lines = [
+        "| slice | clips | speakers | words | WER (95 %) | CER | sub / del / ins |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for part in (report.overall, *report.slices):
+        lines.append(
+            f"| {part.slice.replace('|', '/')} | {part.clips} | {part.speakers} | {part.words} "
+            f"| {part.wer.value:.1%} ({part.wer.low:.1%} – {part.wer.high:.1%}) | {part.cer.value:.1%} "
+            f"| {part.substitutions} / {part.deletions} / {part.insertions} |"
+        )
+    return "\n".join(lines)
+
+
+def store_report(store: Store, report: EvaluationReport, artifact_sha256: str) -> None:
+    """Keep the report under (model, variant, suite), bound to the artifact that was heard. A later one replaces it."""
+    with store.database.write() as connection:
+        upsert(
+            connection,
+            evaluations,
+            {
+                "model_version": report.model_version,
+                "variant": report.variant,
+                "suite_digest": report.suite_digest,
+                "suite_id": report.suite_id,
+                "artifact_sha256": artifact_sha256,
+                "report": report.model_dump(mode="json"),
+                "created_at": report.created_at.isoformat(),
+            },
+        )
+
+
+def find_report(store: Store, model_version: str, variant: str, suite_digest: str) -> EvaluationReport | None:
+    """The stored report of (model, variant, suite), or None."""
+    row = _evaluation(store, model_version, variant, suite_digest)
+    return EvaluationReport.model_validate(row["report"]) if row else None
+
+
+def reported_artifact(store: Store, model_version: str, variant: str, suite_digest: str) -> str | None:
+    """sha256 of the artifact that the stored report heard, or None without a report."""
+    row = _evaluation(store, model_version, variant, suite_digest)
+    return str(row["artifact_sha256"]) if row else None
+
+
+def _evaluation(store: Store, model_version: str, variant: str, suite_digest: str) -> RowMapping | None:
+    return store.database.row(
+        select(evaluations).where(
+            evaluations.c.model_version == model_version,
+            evaluations.c.variant == variant,
+            evaluations.c.suite_digest == suite_digest,
+        )
+    )
