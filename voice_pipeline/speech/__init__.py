@@ -1,0 +1,1 @@
+"""Audio, frontend, tokenizer, encoder, decoding, augmentation, scoring. Ground floor: imports nothing else of the project."""

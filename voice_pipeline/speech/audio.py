@@ -1,0 +1,145 @@
+"""Reading, writing and shaping 16 kHz mono recordings.
+
+Promise: what `encode_flac` or `encode_wav` wrote, `decode` gives back bit for bit (samples lie on the PCM16 grid, 1/32768
+apart), and bytes that are no such recording end in an `AudioError`, never in noise. Mixing sets the signal-to-noise ratio
+by mean power, as in the REVERB and CHiME corpora.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voice_pipeline.speech.errors import (
+    EmptyAudioError,
+    NotMonoError,
+    UnreadableAudioError,
+    WrongSampleRateError,
+)
+
+SAMPLE_RATE = 16_000
+"""Samples a second everywhere in this project."""
+
+FULL_SCALE = 32_768
+SILENCE_POWER = 1e-10
+
+Samples = NDArray[np.float32]
+"""Mono 16 kHz float32 in [-1, 1], shape (N,)."""
+
+
+def decode(data: bytes) -> Samples:
+    """Samples of a WAV or FLAC (or other libsndfile) recording.
+
+    Raises:
+        UnreadableAudioError: no audio file, cut short, or not finite.
+        WrongSampleRateError: not 16 kHz.
+        NotMonoError: more than one channel.
+        EmptyAudioError: no samples.
+    """
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            rate, channels, expected = file.samplerate, file.channels, file.frames
+            if rate != SAMPLE_RATE:
+                raise WrongSampleRateError(f"audio is sampled at {rate} Hz; resample it to {SAMPLE_RATE} Hz")
+            if channels != 1:
+                raise NotMonoError(f"audio has {channels} channels; mix it down to one")
+            if expected == 0:
+                raise EmptyAudioError("audio has no samples; record it again")
+            samples: Samples = file.read(dtype="float32")
+    except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError) as error:
+        raise UnreadableAudioError(f"audio of {len(data)} bytes cannot be read: {error}; send WAV or FLAC") from error
+    if samples.size == 0:
+        raise EmptyAudioError("audio has no samples; record it again")
+    if samples.size < expected:
+        raise UnreadableAudioError(f"audio is cut short: {samples.size} of {expected} samples; send it again")
+    if not np.isfinite(samples).all():
+        raise UnreadableAudioError("audio holds samples that are not finite; record it again")
+    return np.clip(samples, -1.0, 1.0)
+
+
+def load(path: Path) -> Samples:
+    """`decode` of a file.
+
+    Raises:
+        AudioError: as `decode`; the message names the file. A missing file is an `UnreadableAudioError`.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UnreadableAudioError(f"audio file {path} cannot be read: {error.strerror}") from error
+    try:
+        return decode(data)
+    except (UnreadableAudioError, WrongSampleRateError, NotMonoError, EmptyAudioError) as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def quantise(samples: NDArray[np.floating]) -> NDArray[np.int16]:
+    """PCM16 values of samples in [-1, 1]; what lies outside is clipped."""
+    scaled = np.rint(np.asarray(samples, dtype=np.float64) * FULL_SCALE)
+    return np.clip(scaled, -FULL_SCALE, FULL_SCALE - 1).astype("<i2")
+
+
+def pcm16(samples: NDArray[np.floating]) -> bytes:
+    """Little-endian PCM16 bytes without a header; what a content digest is taken over."""
+    return quantise(samples).tobytes()
+
+
+def encode_flac(samples: NDArray[np.floating]) -> bytes:
+    """FLAC file bytes, 16 bit, 16 kHz mono."""
+    return _encode(samples, "FLAC")
+
+
+def encode_wav(samples: NDArray[np.floating]) -> bytes:
+    """WAV file bytes, 16 bit PCM, 16 kHz mono."""
+    return _encode(samples, "WAV")
+
+
+def _encode(samples: NDArray[np.floating], container: str) -> bytes:
+    import soundfile
+
+    buffer = io.BytesIO()
+    soundfile.write(buffer, quantise(samples), SAMPLE_RATE, format=container, subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def mix(samples: Samples, noise: Samples, snr_db: float) -> Samples:
+    """`samples` with `noise` under them at `snr_db` (ratio of mean powers over the whole clip).
+
+    Noise shorter than the clip is repeated, longer noise is cut at the end; choose the offset before the call.
+    If the sum would leave [-1, 1] it is scaled down as a whole, which keeps the ratio. Silent noise changes nothing.
+    """
+    fitted = np.resize(noise, samples.shape)
+    speech_power = float(np.mean(np.square(samples, dtype=np.float64)))
+    noise_power = float(np.mean(np.square(fitted, dtype=np.float64)))
+    if noise_power < SILENCE_POWER:
+        return samples.astype(np.float32, copy=True)
+    gain = math.sqrt(max(speech_power, SILENCE_POWER) / noise_power / 10 ** (snr_db / 10))
+    mixed = samples + np.float32(gain) * fitted
+    peak = float(np.abs(mixed).max())
+    return (mixed / peak if peak > 1 else mixed).astype(np.float32)
+
+
+def resample(samples: Samples, from_hz: int, to_hz: int) -> Samples:
+    """Band-limited polyphase resampling; the result has `ceil(N * to_hz / from_hz)` samples."""
+    if from_hz == to_hz:
+        return samples
+    from scipy.signal import resample_poly
+
+    common = math.gcd(from_hz, to_hz)
+    result = resample_poly(samples, to_hz // common, from_hz // common)
+    return np.clip(result, -1.0, 1.0).astype(np.float32)
+
+
+def band_limit(samples: Samples, low_hz: float, high_hz: float) -> Samples:
+    """What a channel of `low_hz`..`high_hz` leaves over (4th-order Butterworth, zero phase): 300-3400 Hz is a telephone."""
+    from scipy.signal import butter, sosfiltfilt
+
+    sections = butter(4, (low_hz, high_hz), btype="bandpass", fs=SAMPLE_RATE, output="sos")
+    padding = min(27, samples.size - 1)
+    return np.clip(sosfiltfilt(sections, samples, padlen=padding), -1.0, 1.0).astype(np.float32)

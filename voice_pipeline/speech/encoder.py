@@ -1,0 +1,174 @@
+"""The acoustic network: separable 1-D convolutions with squeeze-and-excitation, trained with CTC.
+
+After QuartzNet (Kriman et al., 2019) and ContextNet (Han et al., 2020). Depthwise convolutions are 2-D (1 × k) in channels-last
+memory, three times as fast on CPU as 1-D ones; a strided stem lowers the frame rate first.
+
+Shapes: B batch, N samples, T feature frames (10 ms), S output frames (T / stride), M mel bins, C channels, V classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from voice_pipeline.speech.audio import SAMPLE_RATE
+from voice_pipeline.speech.errors import PresetError
+from voice_pipeline.speech.frontend import HOP, LogMel
+
+SQUEEZE = 8
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Everything that decides the network's shape. `kernels` gives one residual block each, of `repeats` separable
+    convolutions; the stem turns M mel bins into C channels every `stride` frames.
+    """
+
+    channels: int
+    kernels: tuple[int, ...]
+    stem_kernel: int = 9
+    stride: int = 2
+    repeats: int = 2
+    mels: int = 80
+    classes: int = 29
+
+    @property
+    def frame_shift_s(self) -> float:
+        """Seconds between two output frames."""
+        return self.stride * HOP / SAMPLE_RATE
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {**asdict(self), "kernels": list(self.kernels)}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> EncoderConfig:
+        """Raises:
+        TypeError, KeyError: `content` is not what `to_dict` wrote.
+        """
+        return cls(**{**content, "kernels": tuple(content["kernels"])})
+
+
+PRESETS: dict[str, EncoderConfig] = {
+    "micro": EncoderConfig(channels=144, kernels=(7, 9, 11, 13), stride=4, stem_kernel=11),
+    "tiny": EncoderConfig(channels=192, kernels=(11, 13, 15, 17, 19, 21), stride=2),
+    "small": EncoderConfig(channels=384, kernels=(11, 13, 15, 17, 19, 21, 23, 25), stride=2, repeats=3),
+    "base": EncoderConfig(channels=640, kernels=(11, 13, 15, 17, 19, 21, 23, 25), stride=2, repeats=4),
+}
+"""Encoder sizes by name: micro ≤ 0.3 M, tiny ≤ 1 M, small ≤ 5 M, base ≤ 15 M parameters."""
+
+
+def preset(name: str, classes: int) -> EncoderConfig:
+    """The preset `name` for a tokenizer of `classes` classes.
+
+    Raises:
+        PresetError: there is no such preset.
+    """
+    if name not in PRESETS:
+        raise PresetError(f"encoder preset {name!r} is not known; choose one of {', '.join(PRESETS)}")
+    return EncoderConfig(**{**asdict(PRESETS[name]), "classes": classes})
+
+
+class SeparableConvolution(nn.Module):
+    """Depthwise (1 × k) then pointwise convolution, batch normalisation."""
+
+    def __init__(self, channels: int, kernel: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(
+            channels, channels, (1, kernel), padding=(0, kernel // 2), groups=channels, bias=False
+        )
+        self.pointwise = nn.Conv2d(channels, channels, 1, bias=False)
+        self.normalise = nn.BatchNorm2d(channels)
+
+    def forward(self, x_BC1S: Tensor) -> Tensor:  # noqa: N803
+        return self.normalise(self.pointwise(self.depthwise(x_BC1S)))
+
+
+class SqueezeExcite(nn.Module):
+    """Scales channels by what the whole utterance holds of them (Hu et al., 2018)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(channels, channels // SQUEEZE, 1)
+        self.excite = nn.Conv2d(channels // SQUEEZE, channels, 1)
+
+    def forward(self, x_BC1S: Tensor, mask_B11S: Tensor | None) -> Tensor:  # noqa: N803
+        if mask_B11S is None:
+            mean = x_BC1S.mean(dim=3, keepdim=True)
+        else:
+            mean = (x_BC1S * mask_B11S).sum(dim=3, keepdim=True) / mask_B11S.sum(dim=3, keepdim=True)
+        return x_BC1S * torch.sigmoid(self.excite(torch.relu(self.squeeze(mean))))
+
+
+class ResidualBlock(nn.Module):
+    """`repeats` separable convolutions, squeeze-and-excitation, and the input added back."""
+
+    def __init__(self, channels: int, kernel: int, repeats: int, dropout: float) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(SeparableConvolution(channels, kernel) for _ in range(repeats))
+        self.excite = SqueezeExcite(channels)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x_BC1S: Tensor, mask_B11S: Tensor | None) -> Tensor:  # noqa: N803
+        y = x_BC1S
+        for index, convolution in enumerate(self.convolutions):
+            if index > 0:
+                y = self.dropout(torch.relu(y))
+                y = y if mask_B11S is None else y * mask_B11S
+            y = convolution(y)
+        y = self.dropout(torch.relu(x_BC1S + self.excite(y, mask_B11S)))
+        return y if mask_B11S is None else y * mask_B11S
+
+
+class Encoder(nn.Module):
+    """Features (B, T, M) → log-probabilities (B, S, V), S = ceil(T / stride)."""
+
+    def __init__(self, config: EncoderConfig, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.config = config
+        kernel, channels = config.stem_kernel, config.channels
+        self.stem = nn.Conv2d(
+            config.mels, channels, (1, kernel), stride=(1, config.stride), padding=(0, kernel // 2), bias=False
+        )
+        self.stem_normalise = nn.BatchNorm2d(channels)
+        self.blocks = nn.ModuleList(ResidualBlock(channels, k, config.repeats, dropout) for k in config.kernels)
+        self.head = nn.Conv2d(channels, config.classes, 1)
+
+    def forward(self, features_BTM: Tensor, lengths_B: Tensor | None = None) -> Tensor:  # noqa: N803
+        """`lengths_B` (frames T) marks padding behind shorter utterances, which then changes nothing before it."""
+        x = features_BTM.transpose(1, 2).unsqueeze(2)  # (B, M, 1, T), channels-last in memory already
+        mask = None
+        if lengths_B is not None:
+            steps = -(-x.shape[3] // self.config.stride)
+            positions = torch.arange(steps, device=x.device)
+            mask = (positions < self.output_lengths(lengths_B)[:, None]).to(x.dtype)[:, None, None, :]
+        x = torch.relu(self.stem_normalise(self.stem(x)))
+        x = x if mask is None else x * mask
+        for block in self.blocks:
+            x = block(x, mask)
+        return torch.log_softmax(self.head(x).squeeze(2).transpose(1, 2).float(), dim=2)
+
+    def output_lengths(self, lengths_B: Tensor) -> Tensor:  # noqa: N803
+        """Output frames S of utterances of `lengths_B` feature frames."""
+        return (lengths_B + self.config.stride - 1) // self.config.stride
+
+
+class AcousticModel(nn.Module):
+    """What is exported: waveform (B, N) float32 at 16 kHz → log-probabilities (B, S, V). N ≥ 160, all utterances whole."""
+
+    def __init__(self, config: EncoderConfig, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.config = config
+        self.frontend = LogMel(config.mels)
+        self.encoder = Encoder(config, dropout).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, waveform_BN: Tensor) -> Tensor:  # noqa: N803
+        return self.encoder(self.frontend(waveform_BN))
+
+    @property
+    def parameter_count(self) -> int:
+        """Trainable parameters."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)

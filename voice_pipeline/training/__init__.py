@@ -1,0 +1,1 @@
+"""From a frozen dataset to weights, with their evaluation and model card."""
