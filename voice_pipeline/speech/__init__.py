@@ -1,1 +1,3 @@
-"""Audio, frontend, tokenizer, encoder, decoding, augmentation, scoring. Ground floor: imports nothing else of the project."""
+"""Audio, frontend, tokenizer, encoder, decoding, augmentation, scoring. Ground floor: imports nothing else of the
+project.
+"""

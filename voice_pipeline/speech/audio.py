@@ -1,8 +1,8 @@
 """Reading, writing and shaping 16 kHz mono recordings.
 
-Promise: what `encode_flac` or `encode_wav` wrote, `decode` gives back bit for bit (samples lie on the PCM16 grid, 1/32768
-apart), and bytes that are no such recording end in an `AudioError`, never in noise. Mixing sets the signal-to-noise ratio
-by mean power, as in the REVERB and CHiME corpora.
+Promise: what `encode_flac` or `encode_wav` wrote, `decode` gives back bit for bit (samples lie on the PCM16 grid,
+1/32768 apart), and bytes that are no such recording end in an `AudioError`, never in noise. Mixing sets the
+signal-to-noise ratio by mean power, as in the REVERB and CHiME corpora.
 """
 
 from __future__ import annotations
@@ -137,7 +137,9 @@ def resample(samples: Samples, from_hz: int, to_hz: int) -> Samples:
 
 
 def band_limit(samples: Samples, low_hz: float, high_hz: float) -> Samples:
-    """What a channel of `low_hz`..`high_hz` leaves over (4th-order Butterworth, zero phase): 300-3400 Hz is a telephone."""
+    """What a channel of `low_hz`..`high_hz` leaves over (4th-order Butterworth, zero phase): 300-3400 Hz is a
+    telephone.
+    """
     from scipy.signal import butter, sosfiltfilt
 
     sections = butter(4, (low_hz, high_hz), btype="bandpass", fs=SAMPLE_RATE, output="sos")

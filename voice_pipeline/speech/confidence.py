@@ -1,7 +1,8 @@
 """Calibrated confidence: the probability that a dictation needs no correction.
 
-A logistic regression over posterior statistics and acoustic measures, fitted by Newton's method with an L2 prior (Platt,
-1999; Guo et al., 2017 on why raw posteriors of a network are over-confident). Only numpy: it runs on the device.
+A logistic regression over posterior statistics and acoustic measures, fitted by Newton's method with an L2 prior
+(Platt, 1999; Guo et al., 2017 on why raw posteriors of a network are over-confident). Only numpy: it runs on the
+device.
 """
 
 from __future__ import annotations
@@ -114,7 +115,5 @@ class ConfidenceModel:
         except (ValueError, KeyError, TypeError) as error:
             raise ModelFileError(f"document is no confidence model: {error!r}; fit it again") from error
         if model.names != INPUT_NAMES or any(len(v) != len(INPUT_NAMES) for v in vectors.values()):
-            raise ModelFileError(
-                f"confidence model has inputs {model.names}, this program has {INPUT_NAMES}; fit again"
-            )
+            raise ModelFileError(f"confidence model has inputs {model.names}, not {INPUT_NAMES}; fit it again")
         return model

@@ -15,7 +15,9 @@ from voice_pipeline.speech.tokenizer import BLANK, CharTokenizer
 
 @dataclass(frozen=True)
 class WordSpan:
-    """One word, from `start_s` to `end_s` seconds; `confidence` in [0, 1] is the geometric mean of its characters' posteriors."""
+    """One word, from `start_s` to `end_s` seconds; `confidence` in [0, 1] is the geometric mean of its characters'
+    posteriors.
+    """
 
     text: str
     start_s: float
@@ -27,8 +29,9 @@ class WordSpan:
 class PosteriorStats:
     """What the confidence model sees of the posteriors. All in [0, 1] except counts and `mean_entropy` (nats).
 
-    `mean_best` and `min_best` are over emitted characters (1 where none was emitted), `mean_margin` is the mean gap between
-    best and second best posterior over all frames, `blank_share` the share of frames whose best class is the blank.
+    `mean_best` and `min_best` are over emitted characters (1 where none was emitted), `mean_margin` is the mean gap
+    between best and second best posterior over all frames, `blank_share` the share of frames whose best class is the
+    blank.
     """
 
     frames: int

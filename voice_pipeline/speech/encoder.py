@@ -1,7 +1,7 @@
 """The acoustic network: separable 1-D convolutions with squeeze-and-excitation, trained with CTC.
 
-After QuartzNet (Kriman et al., 2019) and ContextNet (Han et al., 2020). Depthwise convolutions are 2-D (1 × k) in channels-last
-memory, three times as fast on CPU as 1-D ones; a strided stem lowers the frame rate first.
+After QuartzNet (Kriman et al., 2019) and ContextNet (Han et al., 2020). Depthwise convolutions are 2-D (1 × k) in
+channels-last memory, three times as fast on CPU as 1-D ones; a strided stem lowers the frame rate first.
 
 Shapes: B batch, N samples, T feature frames (10 ms), S output frames (T / stride), M mel bins, C channels, V classes.
 """
@@ -143,8 +143,8 @@ class Encoder(nn.Module):
         mask = None
         if lengths_B is not None:
             steps = -(-x.shape[3] // self.config.stride)
-            positions = torch.arange(steps, device=x.device)
-            mask = (positions < self.output_lengths(lengths_B)[:, None]).to(x.dtype)[:, None, None, :]
+            x = x * _mask(lengths_B, x.shape[3], x.dtype)
+            mask = _mask(self.output_lengths(lengths_B), steps, x.dtype)
         x = torch.relu(self.stem_normalise(self.stem(x)))
         x = x if mask is None else x * mask
         for block in self.blocks:
@@ -156,8 +156,14 @@ class Encoder(nn.Module):
         return (lengths_B + self.config.stride - 1) // self.config.stride
 
 
+def _mask(lengths_B: Tensor, steps: int, dtype: torch.dtype) -> Tensor:  # noqa: N803
+    """(B, 1, 1, steps): one before each length, zero from there on."""
+    positions = torch.arange(steps, device=lengths_B.device)
+    return (positions < lengths_B[:, None]).to(dtype)[:, None, None, :]
+
+
 class AcousticModel(nn.Module):
-    """What is exported: waveform (B, N) float32 at 16 kHz → log-probabilities (B, S, V). N ≥ 160, all utterances whole."""
+    """What is exported: waveform (B, N) float32 at 16 kHz, N ≥ 160 → log-probabilities (B, S, V). Utterances are whole."""
 
     def __init__(self, config: EncoderConfig, dropout: float = 0.0) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
 """Log-mel features computed inside the acoustic model, so that training and device cannot differ.
 
-The windowed discrete Fourier transform is a 1-D convolution with fixed kernels: exact, exportable everywhere and an order of
-magnitude faster in ONNX Runtime than its STFT operator. Mel scale after O'Shaughnessy (1987), triangular filters of unit
-peak; per-utterance mean and variance normalisation of every bin (Viikki and Laurila, 1998).
+The windowed discrete Fourier transform is a 1-D convolution with fixed kernels: exact, exportable everywhere and an
+order of magnitude faster in ONNX Runtime than its STFT operator. Mel scale after O'Shaughnessy (1987), triangular
+filters of unit peak; per-utterance mean and variance normalisation of every bin (Viikki and Laurila, 1998).
 
 Shapes: B batch, N samples, T frames (one every 10 ms, T = N // 160), M mel bins, K Fourier bins.
 """

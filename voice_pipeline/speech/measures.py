@@ -26,8 +26,8 @@ BAND_EDGES_HZ = (500.0, 2000.0)
 
 @dataclass(frozen=True)
 class AcousticMeasures:
-    """`duration_s` in seconds; `snr_db` in [-10, 60]; `loudness_dbfs` RMS in dB of full scale, ≥ -100; `clipping` share of
-    samples at full scale; `spectral_tilt` slope of the mean power spectrum between 100 and 7000 Hz in dB an octave;
+    """`duration_s` in seconds; `snr_db` in [-10, 60]; `loudness_dbfs` RMS in dB of full scale, ≥ -100; `clipping` share
+    of samples at full scale; `spectral_tilt` slope of the mean power spectrum between 100 and 7000 Hz in dB an octave;
     `band_low` (< 500 Hz), `band_mid` (500-2000 Hz), `band_high` (> 2000 Hz) shares of the energy, which sum to 1.
     """
 

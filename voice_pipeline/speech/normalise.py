@@ -1,8 +1,9 @@
 """One versioned way from what a person typed to what a model is trained and scored on.
 
-Rules, in order: Unicode NFKC, lower case; typographic apostrophes become `'`; letters lose their accents (NFKD); `&`, `%`, `@`, `+`
-become words; whole numbers below 100 are read as cardinals, longer ones digit by digit; all that is not in the alphabet
-becomes a space; apostrophes that join no letters vanish; runs of spaces become one. Normalising twice changes nothing.
+Rules, in order: Unicode NFKC, lower case; typographic apostrophes become `'`; letters lose their accents (NFKD); `&`,
+`%`, `@`, `+` become words; whole numbers below 100 are read as cardinals, longer ones digit by digit; all that is not
+in the alphabet becomes a space; apostrophes that join no letters vanish; runs of spaces become one. Normalising twice
+changes nothing.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ import unicodedata
 NORMALISER_VERSION = "en-1"
 """Stored with every label; change it whenever a rule changes."""
 
-_APOSTROPHES = str.maketrans({c: "'" for c in "’‘ʼ`´＇"})
+_APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼ`´＇", "'"))
 _SYMBOLS = {"&": " and ", "%": " percent ", "@": " at ", "+": " plus "}
-_UNITS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_UNITS = [
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
+    *("ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
+]
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 
 
 def normalise(text: str, alphabet: str) -> str:
-    """`text` in the characters of `alphabet` (which holds the space), words separated by single spaces; may be empty."""
+    """`text` in the characters of `alphabet` (which holds the space), single spaces between words; may be empty."""
     folded = unicodedata.normalize("NFKC", text.translate(_APOSTROPHES)).casefold().translate(_APOSTROPHES)
     folded = "".join(c for c in unicodedata.normalize("NFKD", folded) if not unicodedata.combining(c))
     for symbol, word in _SYMBOLS.items():

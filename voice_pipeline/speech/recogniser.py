@@ -37,8 +37,9 @@ LogProbs = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Recognition:
-    """One answer. `confidence` in [0, 1] is calibrated where a confidence model is loaded, else the mean word posterior;
-    `latency_ms` is the time from waveform to text; `log_probs_mean` is the mean of all log-probabilities (golden vectors).
+    """One answer. `confidence` in [0, 1] is calibrated where a confidence model is loaded, else the mean word
+    posterior; `latency_ms` is the time from waveform to text; `log_probs_mean` is the mean of all log-probabilities
+    (golden vectors).
     """
 
     text: str
@@ -112,7 +113,7 @@ class OnnxRecogniser:
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(str(model_path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # noqa: BLE001 - ONNX Runtime raises a dozen unrelated types
+        except Exception as error:  # ONNX Runtime raises a dozen unrelated types
             raise ModelFileError(
                 f"model {model_path.name} cannot be loaded: {error}; fetch the bundle again"
             ) from error

@@ -72,9 +72,7 @@ class CharTokenizer:
         try:
             content = json.loads(document)
             if content["type"] != "char" or content["blank"] != BLANK:
-                raise TokenizerError(
-                    f"tokenizer of type {content['type']!r} with blank {content['blank']} is not known"
-                )
+                raise TokenizerError(f"tokenizer type {content['type']!r}, blank {content['blank']} is not known")
             return cls(str(content["alphabet"]))
         except (ValueError, KeyError, TypeError) as error:
             raise TokenizerError(f"document is no tokenizer: {error!r}; take tokenizer.json from the bundle") from error
