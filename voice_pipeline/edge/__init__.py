@@ -1,0 +1,1 @@
+"""The HTTP face to devices and reviewers."""

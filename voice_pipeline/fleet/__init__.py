@@ -1,0 +1,1 @@
+"""Simulated devices, speakers and reviewers: what stands in for the field. No stage imports it."""
