@@ -5,8 +5,9 @@
 - KS, Kolmogorov-Smirnov D: the largest gap between the two CDFs, with its asymptotic two-sample p-value.
 
 With no drift at all PSI is not 0 but about (bins − 1)(1/n + 1/m) (Yurdakul and Naranjo, "Statistical Properties of the
-Population Stability Index", 2020), and JS, whose expansion is χ²/8 nats, is an eighth of that over ln 2. Both are returned
-less that bias and never below 0. Bin counts are smoothed by ½ (Jeffreys), so an empty bin gives a large but finite distance.
+Population Stability Index", 2020), and JS, whose expansion is χ²/8 nats, is an eighth of that over ln 2. Both are
+returned less that bias and never below 0. Bin counts are smoothed by ½ (Jeffreys), so an empty bin gives a large but
+finite distance.
 
 Legend: p window shares, q reference shares, shape (bins,).
 """

@@ -1,7 +1,7 @@
 """False-discovery control over many tests at once.
 
-Benjamini and Hochberg, "Controlling the False Discovery Rate", JRSS B 57 (1995): of all the features called drifted, at most
-a share `q` is so by chance on average, also under the positive dependence that neighbouring band energies have
+Benjamini and Hochberg, "Controlling the False Discovery Rate", JRSS B 57 (1995): of all the features called drifted, at
+most a share `q` is so by chance on average, also under the positive dependence that neighbouring band energies have
 (Benjamini and Yekutieli, 2001).
 """
 

@@ -1,8 +1,9 @@
 """Mergeable summaries of a stream of numbers: bounded memory at any traffic.
 
-A KLL quantile sketch (Karnin, Lang, Liberty, "Optimal Quantile Approximation in Streams", FOCS 2016; Apache DataSketches)
-with k = 2000: exact up to 2,000 values, then a rank error of 0.14 % (99 % confidence) in about 22 kB at a million. Sketches
-of parts merge into the sketch of the whole, so days, cohorts and shards are summed without going back to the events.
+A KLL quantile sketch (Karnin, Lang, Liberty, "Optimal Quantile Approximation in Streams", FOCS 2016; Apache
+DataSketches) with k = 2000: exact up to 2,000 values, then a rank error of 0.14 % (99 % confidence) in about 22 kB at a
+million. Sketches of parts merge into the sketch of the whole, so days, cohorts and shards are summed without going back
+to the events.
 Compaction of more than 2,000 values draws random bits: ranks may then differ within the error from run to run.
 """
 
