@@ -1,0 +1,43 @@
+# Verbs: make demo [QUICK=1] [CORPUS=DIR] | test | dev | lint | bench [NAME=…] | clean
+SHELL := /bin/bash
+PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3 2>/dev/null))
+VENV := .venv
+BIN := $(VENV)/bin
+export VOICE_PIPELINE_HOME ?= $(CURDIR)/.voice_pipeline
+
+.PHONY: setup demo test dev lint bench clean lock
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@echo "setting up $(VENV) from requirements.lock (about 300 packages, once)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c 'import sys; assert (3, 11) <= sys.version_info[:2] < (3, 13), "Python 3.11 or 3.12 is needed"'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+demo: setup
+	@$(BIN)/voice-pipeline demo $(if $(QUICK),--quick) $(if $(CORPUS),--corpus $(CORPUS)) $(if $(SEED),--seed $(SEED))
+
+test: setup
+	@$(BIN)/python -m pytest $(ARGS)
+
+dev: setup
+	@$(BIN)/voice-pipeline dev
+
+lint: setup
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: setup
+	@$(BIN)/voice-pipeline bench $(NAME)
+
+lock: # after a change of dependencies in pyproject.toml
+	@$(BIN)/uv pip compile --quiet pyproject.toml --extra dev --python-version 3.11 --universal -o requirements.lock
+
+clean:
+	rm -rf $(VENV) .voice_pipeline .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache *.egg-info

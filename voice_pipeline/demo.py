@@ -1,0 +1,313 @@
+"""The whole story in one run, through the real definitions: every asset, check and sensor is the one that production uses.
+
+Two things are simulated: the passing of time (a manual clock over about a week) and the world (reviewers who answer open
+tasks, devices that run the released ONNX file on recorded speech). Everything between them is the system itself.
+"""
+
+import json
+import random
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from dagster import DagsterInstance
+from rich.console import Console
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
+
+from voice_pipeline import story_report
+from voice_pipeline.conductor import Conductor, ExecutedRun
+from voice_pipeline.settings import Settings, load_settings, prepare_environment
+from voice_pipeline.store.blobs import write_atomically
+from voice_pipeline.store.clock import ManualClock
+from voice_pipeline.store.store import Store
+
+MARKER = "demo-home.json"
+ACTOR = "demo"
+
+
+class StoryError(Exception):
+    """The story did not come out as told; the message says at which step and what was found instead."""
+
+
+class HomeInUseError(Exception):
+    """The home holds state that no demo made; it is left alone."""
+
+
+@dataclass(frozen=True)
+class StoryPlan:
+    """What the story is told with. `today` is the last simulated day; equal plans on equal code tell equal stories."""
+
+    home: Path
+    today: date
+    quick: bool = False
+    corpus: Path | None = None
+    seed: int = 1
+    devices: int = 300
+    dictations: int = 6
+    home_speakers: int = 40
+    home_clips: int = 700
+
+
+@dataclass
+class Progress:
+    """Prints each finished run and, on a terminal, what is going on right now."""
+
+    console: Console
+    settings: Settings
+    started: float = field(default_factory=time.monotonic)
+    step: str = ""
+
+    def begin(self, number: int, title: str) -> None:
+        self.step = title
+        self.console.print(f"[bold]{number}/9 {title}[/bold] [dim]({time.monotonic() - self.started:.0f} s)[/dim]")
+
+    def say(self, text: str) -> None:
+        self.console.print(f"    {text}")
+
+    def run(self, run: ExecutedRun) -> None:
+        where = f" \\[{run.partition}]" if run.partition else ""
+        alarms = f" [yellow]alarms: {', '.join(run.failed_checks)}[/yellow]" if run.failed_checks else ""
+        self.console.print(f"    {run.sensor} → {run.job}{where} [dim]{run.seconds:.1f} s[/dim]{alarms}")
+
+    def __rich__(self) -> Spinner:
+        logs = sorted(self.settings.models.glob("*/progress.jsonl"), key=lambda p: p.stat().st_mtime)
+        training = ""
+        if logs and time.time() - logs[-1].stat().st_mtime < 20:
+            lines = logs[-1].read_text().splitlines()
+            training = f" · {logs[-1].parent.name}: {lines[-1][:100]}" if lines else ""
+        return Spinner("dots", text=f"{self.step} {time.monotonic() - self.started:.0f} s{training}")
+
+
+def run_demo(plan: StoryPlan, console: Console) -> dict[str, Any]:
+    """Tell the story into `plan.home`; returns what is written to `reports/demo.json` there.
+
+    Raises:
+        HomeInUseError: the home holds other work.
+        StoryError: a step came out differently from the story.
+    """
+    home_speech, new_speech, noise = _speech(plan)  # bad input is refused before anything is touched
+    _claim_home(plan)
+    settings = load_settings(plan.home).model_copy(update={"training_profile": "quick" if plan.quick else "story"})
+    prepare_environment(settings)
+    clock = ManualClock(datetime(plan.today.year, plan.today.month, plan.today.day, 8, tzinfo=UTC) - timedelta(days=6))
+    store = Store.open(settings, clock)
+    progress = Progress(console, settings)
+    with ExitStack() as stack:
+        instance = stack.enter_context(DagsterInstance.get())
+        if console.is_terminal:
+            stack.enter_context(Live(progress, console=console, refresh_per_second=4, transient=True))
+        conductor = Conductor(store, instance, progress.run)
+        story = _Story(plan, store, clock, conductor, progress)
+        story.tell(home_speech, new_speech, noise, stack)
+    report = story_report.build(store, conductor, story.model_versions, time.monotonic() - progress.started, plan.seed)
+    write_atomically(settings.reports / "demo.json", json.dumps(report, indent=2).encode())
+    console.print(story_report.summary(report))
+    console.print(f"report: {settings.reports / 'demo.json'}")
+    console.print("see all of it in the Dagster UI: [bold]make dev[/bold], then http://127.0.0.1:3000")
+    return report
+
+
+def _claim_home(plan: StoryPlan) -> None:
+    """Take an empty home or start an earlier demo's home over; never touch anything else."""
+    marker = plan.home / MARKER
+    if plan.home.exists() and any(plan.home.iterdir()):
+        if not marker.exists():
+            raise HomeInUseError(f"home {plan.home} holds work that is not a demo's; choose another with --home")
+        discarded = plan.home.with_name(f"{plan.home.name}.discarded")
+        shutil.rmtree(discarded, ignore_errors=True)
+        plan.home.rename(discarded)
+        shutil.rmtree(discarded)
+    plan.home.mkdir(parents=True, exist_ok=True)
+    write_atomically(marker, json.dumps({"seed": plan.seed, "quick": plan.quick, "today": str(plan.today)}).encode())
+
+
+def _speech(plan: StoryPlan) -> tuple[list[Any], list[Any], Path | None]:
+    """(the home population's clips, the new population's clips, noise manifest). Own corpora bring no new population:
+    then accented digits are synthesised."""
+    from voice_pipeline.fleet.corpus import load_corpus, synthesise_corpus
+
+    if plan.corpus is None:
+        home, new = synthesise_corpus(seed=plan.seed, clips=plan.home_clips, speakers=plan.home_speakers)
+        return list(home), list(new), None
+    clips = load_corpus(plan.corpus)
+    new = [clip for clip in clips if clip.corpus == "fsdd"]
+    home = [clip for clip in clips if clip.corpus == "an4"] or [clip for clip in clips if clip not in new]
+    if not new:
+        new = list(synthesise_corpus(seed=plan.seed, clips=1, speakers=8)[1])
+    noise = plan.corpus / "noise.jsonl"
+    return home, new, noise if noise.exists() else None
+
+
+class _Story:
+    def __init__(
+        self, plan: StoryPlan, store: Store, clock: ManualClock, conductor: Conductor, progress: Progress
+    ) -> None:
+        self.plan = plan
+        self.store = store
+        self.clock = clock
+        self.conductor = conductor
+        self.progress = progress
+        self.truth: dict[str, str] = {}
+        self.model_versions: list[str] = []
+
+    def tell(self, home: list[Any], new: list[Any], noise: Path | None, stack: ExitStack) -> None:
+        """The nine steps, in order."""
+        self.import_speech(home, noise)
+        self.label_and_train()
+        self.sign_off_first()
+        fleet = self.field(home, new, stack)
+        self.drift(fleet)
+        self.roll_out_second(fleet)
+        self.sabotage_third(fleet)
+        self.trace()
+
+    def import_speech(self, home: list[Any], noise: Path | None) -> None:
+        from voice_pipeline.capture.noise import import_noise
+        from voice_pipeline.fleet.importer import import_clips
+
+        self.progress.begin(1, "Import consented clips")
+        days = [self.clock.now().date() + timedelta(days=n) for n in range(3)]
+        self.clock.advance(timedelta(days=3))
+        if noise is not None:
+            import_noise(self.store, noise)
+        self.truth.update(import_clips(self.store, home, days, seed=self.plan.seed))
+        self.progress.say(f"{len(self.truth)} clips over {len(days)} days, encrypted under their speakers' keys")
+        self.conductor.settle()
+
+    def label_and_train(self) -> None:
+        from voice_pipeline.fleet.reviewers import SimulatedReviewers
+
+        self.progress.begin(2, "Label with two-pass review; 3 dataset, 4 features, 5 train v1, package, gate")
+        self.reviewers = SimulatedReviewers(self.truth, error_rate=0.03, seed=self.plan.seed)
+        self.conductor.settle(lambda: self.reviewers.answer_open_tasks(self.store))
+        self.model_versions.append(self._newest_model())
+
+    def sign_off_first(self) -> None:
+        from voice_pipeline.release.decisions import record_decision
+        from voice_pipeline.schema.release import Decision, ReleaseState
+
+        view = self._release(self.model_versions[0])
+        if view.state is not ReleaseState.AWAITING_SIGN_OFF:
+            raise StoryError(f"release {view.release_id} should await its sign-off but is {view.state}")
+        reason = "first model of this installation: no champion to compare with"
+        record_decision(self.store, view.release_id, Decision.APPROVE, actor=ACTOR, reason=reason)
+        self.conductor.settle()
+        self._expect(self.model_versions[0], ReleaseState.PRODUCTION)
+        self.progress.say(f"{view.release_id} signed off by {ACTOR} and live")
+
+    def field(self, home: list[Any], new: list[Any], stack: ExitStack) -> Any:
+        from voice_pipeline.edge.server import EdgeServer
+        from voice_pipeline.fleet.devices import SimulatedFleet
+        from voice_pipeline.fleet.scenario import populations
+
+        self.progress.begin(6, "Devices in the field")
+        edge = stack.enter_context(EdgeServer(self.store))
+        fleet = SimulatedFleet(
+            devices=self.plan.devices,
+            seed=self.plan.seed,
+            edge_url=edge.url,
+            root=self.store.settings.root / "fleet",
+            populations=populations(home, new, seed=self.plan.seed),
+        )
+        self.clock.advance(timedelta(days=1))
+        self._tick(fleet, ticks=2)
+        return fleet
+
+    def drift(self, fleet: Any) -> None:
+        from voice_pipeline.store.incidents import incidents
+
+        if any(incident.kind == "input_drift" for incident in incidents(self.store)):
+            raise StoryError("input drift was reported on traffic that is like the training data")
+        self.progress.say("a new population arrives: accented digits, band-limited and noisy microphones")
+        fleet.admit_new_population(share=0.5)
+        self.clock.advance(timedelta(days=1))
+        self._tick(fleet, ticks=2)
+        found = [incident for incident in incidents(self.store) if incident.kind == "input_drift"]
+        if not found:
+            raise StoryError("the new population was not reported as input drift")
+        self.progress.say(f"{found[0].incident_id}: {found[0].summary}")
+        self.model_versions.append(self._newest_model())
+        if self.model_versions[1] == self.model_versions[0]:
+            raise StoryError(f"incident {found[0].incident_id} led to no new model")
+
+    def roll_out_second(self, fleet: Any) -> None:
+        from voice_pipeline.schema.release import ReleaseState
+
+        self.progress.begin(7, "v2: shadow → 5 → 25 → 50 → 100 %")
+        self._roll(fleet, self.model_versions[1], ReleaseState.PRODUCTION)
+
+    def sabotage_third(self, fleet: Any) -> None:
+        from voice_pipeline.fleet.scenario import Fault
+        from voice_pipeline.schema.release import ReleaseState
+        from voice_pipeline.training.planning import request_retrain
+
+        self.progress.begin(8, "v3: fine offline, slow and wrong on devices")
+        request_retrain(self.store, {"kind": "manual", "reason": "routine refresh"}, actor=ACTOR)
+        self.conductor.settle()
+        self.model_versions.append(self._newest_model())
+        fleet.inject(Fault(self.model_versions[2], latency_factor=8.0, corrupt=True))
+        self._roll(fleet, self.model_versions[2], ReleaseState.ROLLED_BACK)
+        self._expect(self.model_versions[1], ReleaseState.PRODUCTION)
+
+    def trace(self) -> None:
+        from voice_pipeline.lineage import lineage
+
+        self.progress.begin(9, "Lineage of the live model, from one lookup")
+        for line in story_report.lineage_lines(lineage(self.store, self.model_versions[1])):
+            self.progress.say(line)
+
+    def _roll(self, fleet: Any, model_version: str, goal: Any, most: int = 16) -> None:
+        """Let simulated half hours pass until the release reaches `goal`."""
+        from voice_pipeline.schema.release import ReleaseState
+
+        settled = {ReleaseState.PRODUCTION, ReleaseState.ROLLED_BACK, ReleaseState.REJECTED, ReleaseState.HELD}
+        seen = None
+        for _ in range(most):
+            view = self._release(model_version)
+            if view.state is not seen:
+                self.progress.say(f"{view.release_id} is {view.state}: {view.transitions[-1].reason}")
+                seen = view.state
+            if view.state in settled:
+                break
+            self.clock.advance(timedelta(minutes=35))
+            self._tick(fleet)
+        self._expect(model_version, goal)
+
+    def _tick(self, fleet: Any, ticks: int = 1) -> None:
+        for _ in range(ticks):
+            stats = fleet.tick(self.clock, self.plan.dictations)
+            self.truth.update(stats.captured)
+            self.conductor.settle(lambda: self.reviewers.answer_open_tasks(self.store))
+
+    def _newest_model(self) -> str:
+        from sqlalchemy import select
+
+        from voice_pipeline.store.tables import models
+
+        version = self.store.database.scalar(
+            select(models.c.model_version).order_by(models.c.planned_at.desc()).limit(1)
+        )
+        if version is None:
+            raise StoryError("no model was planned: see the runs above for what held it back")
+        return str(version)
+
+    def _release(self, model_version: str) -> Any:
+        from voice_pipeline.store.releases import release_views
+
+        views = [view for view in release_views(self.store) if view.model_version == model_version]
+        if not views:
+            raise StoryError(f"model {model_version} has no release; was its bundle signed?")
+        return views[-1]
+
+    def _expect(self, model_version: str, state: Any) -> None:
+        view = self._release(model_version)
+        if view.state is not state:
+            last = view.transitions[-1].reason
+            raise StoryError(f"release {view.release_id} should be {state} but is {view.state}: {last}")

@@ -1,0 +1,174 @@
+"""What a finished story shows: `reports/demo.json`, the summary table and lineage in plain lines. Reads only the store and
+the Dagster instance, so nothing in it can differ from what really happened.
+"""
+
+from collections import defaultdict
+from typing import Any
+
+from rich.table import Table
+from sqlalchemy import select
+
+from voice_pipeline.conductor import Conductor
+from voice_pipeline.lineage import Lineage, device_counts, lineage
+from voice_pipeline.store import tables as t
+from voice_pipeline.store.incidents import incidents
+from voice_pipeline.store.releases import release_views
+from voice_pipeline.store.store import Store
+
+
+def build(store: Store, conductor: Conductor, model_versions: list[str], seconds: float, seed: int) -> dict[str, Any]:
+    """The content of `reports/demo.json`."""
+    return {
+        "seed": seed,
+        "total_seconds": round(seconds, 1),
+        "stage_seconds": stage_seconds(conductor),
+        "runs": [
+            {
+                "run_id": run.run_id,
+                "job": run.job,
+                "sensor": run.sensor,
+                "partition": run.partition,
+                "tags": run.tags,
+                "seconds": round(run.seconds, 2),
+                "failed_checks": list(run.failed_checks),
+            }
+            for run in conductor.runs
+        ],
+        "models": [model_figures(store, version) for version in model_versions],
+        "drift": drift_figures(store, conductor),
+        "transitions": [
+            {
+                "release_id": view.release_id,
+                "model_version": view.model_version,
+                "at": str(step.at),
+                "from": step.from_state,
+                "to": step.to_state,
+                "reason": step.reason,
+            }
+            for view in release_views(store)
+            for step in view.transitions
+        ],
+        "devices": device_counts(store),
+        "ledger_lines": store.ledger.verify(),
+    }
+
+
+def stage_seconds(conductor: Conductor) -> dict[str, float]:
+    """Seconds spent in each stage's assets and checks, from the runs' own step events."""
+    groups = {
+        key.to_user_string(): group
+        for key, group in ((spec.key, spec.group_name) for spec in conductor.definitions.resolve_all_asset_specs())
+    }
+    seconds: dict[str, float] = defaultdict(float)
+    for run in conductor.runs:
+        for step in conductor.instance.get_run_step_stats(run.run_id):
+            if step.start_time is not None and step.end_time is not None:
+                asset = step.step_key.split("__")[-1]
+                name = next((n for n in groups if step.step_key in (n, n.replace("/", "__"))), asset)
+                seconds[groups.get(name) or "checks"] += step.end_time - step.start_time
+    return {stage: round(value, 1) for stage, value in sorted(seconds.items())}
+
+
+def model_figures(store: Store, model_version: str) -> dict[str, Any]:
+    """One model: data, WER overall and by slice (float and int8), size, latency, verdicts."""
+    found = lineage(store, model_version)
+    bundle = store.database.row(select(t.bundles).where(t.bundles.c.model_version == model_version))
+    figures: dict[str, Any] = {
+        "model_version": model_version,
+        "dataset_version": found.dataset_version,
+        "parent_model_version": found.parent_model_version,
+        "cause": found.cause,
+        "state": found.releases[-1].state if found.releases else "unreleased",
+        "bundle_digest": found.bundle_digest,
+        "bundle_bytes": bundle["size"] if bundle else None,
+        "verdicts": {v["gate"]: v["outcome"] for v in found.verdicts},
+        "policy_digest": found.verdicts[0]["policy_digest"] if found.verdicts else None,
+    }
+    rows = store.database.rows(
+        select(t.evaluations.c.variant, t.evaluations.c.report)
+        .where(t.evaluations.c.model_version == model_version)
+        .order_by(t.evaluations.c.created_at)
+    )
+    for row in rows:
+        report = row["report"]
+        figures[row["variant"]] = {
+            "suite": report["suite_id"],
+            "wer": report["overall"]["wer"],
+            "cer": report["overall"]["cer"],
+            "slices": {s["slice"]: s["wer"] for s in report["slices"]},
+            "latency_p50_ms": report["latency"]["p50_ms"],
+            "latency_p95_ms": report["latency"]["p95_ms"],
+        }
+    return figures
+
+
+def drift_figures(store: Store, conductor: Conductor) -> list[dict[str, Any]]:
+    """Each drift incident with its figures and the training run that it fired."""
+    training = [run for run in conductor.runs if run.job == "training_job"]
+    return [
+        {
+            "incident_id": incident.incident_id,
+            "kind": str(incident.kind),
+            "summary": incident.summary,
+            "figures": incident.detail,
+            "fired_runs": [
+                {"run_id": run.run_id, "sensor": run.sensor, "model_version": run.partition}
+                for run in training
+                if incident.incident_id in str(run.tags)
+            ],
+        }
+        for incident in incidents(store)
+        if str(incident.kind) in ("input_drift", "concept_drift")
+    ]
+
+
+def summary(report: dict[str, Any]) -> Table:
+    """The closing table: one row a model."""
+    table = Table(title=f"The story in {report['total_seconds']:.0f} s", title_justify="left")
+    for column in ("model", "dataset", "state", "WER float", "WER int8", "noisy int8", "p95 ms", "kB", "gates"):
+        table.add_column(column)
+    for model in report["models"]:
+        flt, int8 = model.get("float"), model.get("int8")
+        noisy = int8["slices"].get("condition:noise_10db") if int8 else None
+        gates = model["verdicts"]
+        table.add_row(
+            model["model_version"],
+            model["dataset_version"],
+            model["state"],
+            _percent(flt["wer"] if flt else None),
+            _percent(int8["wer"] if int8 else None),
+            _percent(noisy),
+            f"{int8['latency_p95_ms']:.0f}" if int8 else "–",
+            f"{model['bundle_bytes'] / 1000:.0f}" if model["bundle_bytes"] else "–",
+            f"{sum(v == 'pass' for v in gates.values())}/{len(gates)}",
+        )
+    return table
+
+
+def lineage_lines(found: Lineage) -> list[str]:
+    """A lineage in plain lines."""
+    releases = ", ".join(f"{r.release_id} {r.state}" for r in found.releases) or "none"
+    clips = ", ".join(f"{count} {split}" for split, count in sorted(found.clips.items()))
+    scopes = ", ".join(f"{count} {scope}" for scope, count in sorted(found.consents.items()))
+    evaluations = "; ".join(f"{e['variant']} on {e['suite_id']} WER {100 * e['wer']:.1f} %" for e in found.evaluations)
+    gates = ", ".join(f"{v['gate']} {v['outcome']}" for v in found.verdicts) or "none"
+    return [
+        f"model      {found.model_version} ({found.state}), parent {found.parent_model_version or 'none'}",
+        f"cause      {found.cause}",
+        f"data       {found.dataset_version} = DVC md5 {found.dvc_md5}, batches {', '.join(found.batches)}",
+        f"clips      {clips}; {found.erased_clips} erased since",
+        f"consents   {len(found.consent_ids)} receipts: {scopes}",
+        f"code       commit {found.code_commit}, lock {found.lock_digest[:12]}",
+        f"features   {found.feature_schema_version}",
+        f"evaluation {evaluations or 'none'}",
+        f"bundle     {found.bundle_digest or 'none'}",
+        f"verdicts   {gates}",
+        f"releases   {releases}",
+        f"devices    {len(found.devices)} run it",
+    ]
+
+
+def _percent(interval: dict[str, float] | None) -> str:
+    if interval is None:
+        return "–"
+    return f"{100 * interval['value']:.1f} % [{100 * interval['low']:.1f}, {100 * interval['high']:.1f}]"

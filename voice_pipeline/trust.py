@@ -1,0 +1,112 @@
+"""The checks that make a bundle trustworthy, the same for whoever makes it, gates it or runs it.
+
+Promise: `verify_bundle` returns a manifest only if every file of the folder is named in it with its length and sha256,
+nothing else lies there, and an OpenSSF model-signing signature (https://github.com/sigstore/model-transparency) made with
+the matching EC key covers the whole folder, manifest included. The signature lies beside the folder, never inside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from pathlib import Path
+
+from voice_pipeline.schema.bundle import BundleManifest
+
+MANIFEST = "manifest.json"
+
+
+class TrustError(Exception):
+    """A bundle is not what it claims to be. It must not be released and must not be run."""
+
+
+class DamagedBundleError(TrustError):
+    """A file of the bundle is missing, changed or not in its manifest, or the manifest cannot be read."""
+
+
+class SignatureRefusedError(TrustError):
+    """There is no signature, it is not by the expected key, or the folder is not what was signed."""
+
+
+class WrongBundleError(TrustError):
+    """The bundle is sound, but it is not the one that was asked for."""
+
+
+def signature_path(folder: Path) -> Path:
+    """Where the signature of a bundle folder lies: `<folder>.sig`, beside it."""
+    return folder.with_name(folder.name + ".sig")
+
+
+def read_manifest(folder: Path) -> BundleManifest:
+    """The manifest of a bundle folder, checked for form only.
+
+    Raises:
+        DamagedBundleError: there is none or it cannot be read.
+    """
+    try:
+        return BundleManifest.model_validate_json((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        raise DamagedBundleError(f"bundle {folder.name} has no readable {MANIFEST} ({first}); fetch it again") from error
+
+
+def verify_files(folder: Path, manifest: BundleManifest) -> None:
+    """Every file named in `manifest` has its length and sha256, and no other file or link lies in `folder`.
+
+    Raises:
+        DamagedBundleError: names the first file that is wrong.
+    """
+    for entry in sorted(folder.rglob("*")):
+        if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
+            raise DamagedBundleError(f"bundle {folder.name} holds {entry.name}, which is no plain file; fetch it again")
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {MANIFEST}
+    named = {file.path for file in manifest.files}
+    if found != named:
+        wrong = sorted(found ^ named)[0]
+        state = "missing from the folder" if wrong in named else "not in the manifest"
+        raise DamagedBundleError(f"bundle {folder.name}: {wrong} is {state}; fetch the bundle again")
+    for file in manifest.files:
+        data = (folder / file.path).read_bytes()
+        if len(data) != file.length or hashlib.sha256(data).hexdigest() != file.sha256:
+            raise DamagedBundleError(f"bundle {folder.name}: {file.path} was changed; fetch the bundle again")
+
+
+def verify_signature(folder: Path, signature: Path, public_key: bytes) -> None:
+    """The signature file is by `public_key` (PEM) and covers exactly what lies in `folder`.
+
+    Raises:
+        SignatureRefusedError: it is missing, unreadable, by another key, or about other files.
+    """
+    from model_signing import verifying
+
+    if not signature.is_file():
+        raise SignatureRefusedError(f"bundle {folder.name} has no signature {signature.name}; it must not be used")
+    with tempfile.NamedTemporaryFile(suffix=".pem") as key:  # the library reads keys from files only
+        key.write(public_key)
+        key.flush()
+        try:
+            verifying.Config().use_elliptic_key_verifier(public_key=key.name).verify(folder, signature)
+        except Exception as error:  # noqa: BLE001 - whatever a forged signature makes the parser raise is a refusal
+            raise SignatureRefusedError(
+                f"signature of bundle {folder.name} is refused ({type(error).__name__}: {error}); it must not be used"
+            ) from error
+
+
+def verify_bundle(folder: Path, public_key: bytes, bundle_digest: str | None = None) -> BundleManifest:
+    """Everything that can be said of a bundle without running it; the signature is `signature_path(folder)`.
+
+    Args:
+        public_key: PEM of the signer's public key.
+        bundle_digest: the bundle that was asked for; None accepts any bundle by that signer.
+
+    Raises:
+        TrustError: the first check that failed.
+    """
+    verify_signature(folder, signature_path(folder), public_key)
+    manifest = read_manifest(folder)
+    verify_files(folder, manifest)
+    if bundle_digest is not None and manifest.digest != bundle_digest:
+        raise WrongBundleError(
+            f"bundle {folder.name} has digest {manifest.digest[:12]}, asked for was {bundle_digest[:12]}; do not use it"
+        )
+    return manifest

@@ -1,0 +1,38 @@
+"""Fixtures that every test folder shares: a store in an empty home on a clock that stands still."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from voice_pipeline.settings import PROJECT_ROOT, QUIET, load_settings
+from voice_pipeline.store.clock import ManualClock
+from voice_pipeline.store.store import Store
+
+os.environ.update(QUIET)
+
+CORPUS = PROJECT_ROOT.parent / "shared" / "corpora"
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(datetime(2026, 11, 2, 9, tzinfo=UTC))
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> Store:
+    home = tmp_path / "home"
+    monkeypatch.setenv("VOICE_PIPELINE_HOME", str(home))
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "dvc-site-cache"))
+    return Store.open(load_settings(home), clock)
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Path:
+    """Real recordings; tests that need them are skipped where they are absent."""
+    if not (CORPUS / "manifest.jsonl").exists():
+        pytest.skip("needs the recordings in ../shared/corpora, which are not part of the project")
+    return CORPUS
