@@ -163,7 +163,7 @@ def _mask(lengths_B: Tensor, steps: int, dtype: torch.dtype) -> Tensor:  # noqa:
 
 
 class AcousticModel(nn.Module):
-    """What is exported: waveform (B, N) float32 at 16 kHz, N ≥ 160 → log-probabilities (B, S, V). Utterances are whole."""
+    """What is exported: waveform (B, N) float32 at 16 kHz, N ≥ 160 → log-probabilities (B, S, V)."""
 
     def __init__(self, config: EncoderConfig, dropout: float = 0.0) -> None:
         super().__init__()

@@ -1,0 +1,31 @@
+"""Errors of training. Each says what happened, to which model or dataset, and what to do now."""
+
+from __future__ import annotations
+
+
+class TrainingError(Exception):
+    """Any failure on the way from a plan to a trained model."""
+
+
+class NoTrainingDataError(TrainingError):
+    """The dataset version has no usable clip in the split that is needed."""
+
+
+class CheckpointMismatchError(TrainingError):
+    """A checkpoint belongs to another training spec, or the parent has another shape or alphabet."""
+
+
+class DamagedCheckpointError(TrainingError):
+    """A checkpoint file cannot be read."""
+
+
+class DivergedError(TrainingError):
+    """The loss is no longer a number."""
+
+
+class UnknownModelError(TrainingError):
+    """The catalogue has no such model version, or its parent has no checkpoint here."""
+
+
+class WorkerFailedError(TrainingError):
+    """The training subprocess ended without a model."""

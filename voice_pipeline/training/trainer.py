@@ -1,0 +1,294 @@
+"""Trains an acoustic model with CTC: the same spec, data and machine give the same weights, killed and resumed or not.
+
+AdamW (Loshchilov and Hutter, 2019) under a warm-up and cosine schedule, gradient clipping, exponential moving average
+of the weights, augmentation as in `batches`. Randomness is drawn from (seed, epoch, batch), never from a running
+stream, so a run that resumes after its last finished epoch continues bit for bit on CPU. bfloat16 autocast where there
+is a CUDA device.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from voice_pipeline.schema.training import Hyperparameters, TrainingSpec
+from voice_pipeline.speech.audio import Samples
+from voice_pipeline.speech.augmentation import coloured_noise
+from voice_pipeline.speech.decoding import greedy
+from voice_pipeline.speech.encoder import AcousticModel, preset
+from voice_pipeline.speech.errors import TokenizerError
+from voice_pipeline.speech.frontend import frames_of
+from voice_pipeline.speech.recogniser import load_checkpoint
+from voice_pipeline.speech.scoring import corpus_wer, score
+from voice_pipeline.speech.tokenizer import BLANK, CharTokenizer
+from voice_pipeline.training import checkpoints
+from voice_pipeline.training.batches import Augmenter, Batch, as_float, collate, epoch_batches
+from voice_pipeline.training.data import Utterance
+from voice_pipeline.training.errors import CheckpointMismatchError, DivergedError, NoTrainingDataError
+
+GRADIENT_NORM = 5.0
+FINAL_RATE = 0.01
+DEV_BATCH = 32
+SYNTHETIC_NOISES = 8
+SYNTHETIC_NOISE_SAMPLES = 160_000
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """`loss` mean CTC loss a character; `dev_wer` of the averaged weights, greedy; `audio_s_per_s` training speed."""
+
+    epoch: int
+    loss: float
+    dev_wer: float
+    seconds: float
+    audio_s_per_s: float
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """`checkpoint` is the finished folder, `sha256` its digest, `best_epoch` the one whose weights it holds."""
+
+    checkpoint: Path
+    sha256: str
+    epochs: tuple[EpochReport, ...]
+    best_epoch: int
+
+
+def train(
+    spec: TrainingSpec,
+    train: Sequence[Utterance],
+    dev: Sequence[Utterance],
+    noises: Sequence[Samples],
+    workdir: Path,
+    parent: Path | None = None,
+    progress: Callable[[EpochReport], None] = lambda report: None,
+) -> TrainingResult:
+    """Train until `max_epochs`, or until the dev WER has not improved for `patience_epochs`; keep the best weights.
+
+    Args:
+        noises: recordings mixed in; coloured noise is added to them, so the sequence may be empty.
+        workdir: holds the state of an interrupted run, from which this goes on, and the finished checkpoint.
+        parent: checkpoint folder to start from.
+        progress: called after every epoch.
+
+    Raises:
+        NoTrainingDataError: no usable utterance in `train` or `dev`.
+        CheckpointMismatchError: `workdir` belongs to another spec, or `parent` does not fit this one.
+        DamagedCheckpointError: the interrupted run's state cannot be read.
+        DivergedError: the loss is no longer finite.
+        ModelFileError: `parent` cannot be loaded.
+    """
+    with _Run(spec, train, dev, noises, workdir, parent) as run:
+        while not run.finished:
+            progress(run.epoch())
+        return run.finish()
+
+
+class _Run:
+    """One training run: builds everything from the spec, or takes up where `workdir` stands."""
+
+    def __init__(
+        self,
+        spec: TrainingSpec,
+        train: Sequence[Utterance],
+        dev: Sequence[Utterance],
+        noises: Sequence[Samples],
+        workdir: Path,
+        parent: Path | None,
+    ) -> None:
+        self.spec, self.parameters, self.workdir = spec, spec.hyperparameters, workdir
+        self.tokenizer = CharTokenizer(spec.alphabet)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        config = preset(self.parameters.preset.value, self.tokenizer.size)
+        usable = [u for u in train if _fits(u, self.tokenizer, config.stride)]
+        if not usable or not dev:
+            raise NoTrainingDataError(
+                f"dataset {spec.dataset_version} gives {len(usable)} train and {len(dev)} dev utterances; label more clips"
+            )
+        torch.manual_seed(spec.seed)
+        self.model = AcousticModel(config, self.parameters.dropout)
+        if parent is not None:
+            _start_from(self.model, self.tokenizer, parent)
+        self.augmenter = Augmenter.over(
+            usable,
+            [*noises, *_synthetic_noises(spec.seed)],
+            self.tokenizer,
+            self.parameters,
+            copy.deepcopy(self.model.frontend),
+        )
+        self.dev = _dev_batches(dev, self.augmenter)
+        self.model.to(self.device)
+        self.average = copy.deepcopy(self.model).eval()
+        self.optimizer = _optimizer(self.model, self.parameters)
+        self.loss = nn.CTCLoss(blank=BLANK, zero_infinity=True)
+        self.steps_per_epoch = math.ceil(len(usable) / self.parameters.batch_size)
+        self.state = checkpoints.TrainingState(0, {}, {}, {}, {}, math.inf, 0)
+
+    def __enter__(self) -> _Run:
+        self._flush = torch.set_flush_denormal(True)  # without it, steps slow down fivefold as weights settle
+        state = checkpoints.load_state(self.workdir, self.spec.digest)
+        if state is not None:
+            self.state = state
+            self.model.load_state_dict(state.model)
+            self.average.load_state_dict(state.average)
+            self.optimizer.load_state_dict(state.optimizer)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        torch.set_flush_denormal(False)
+
+    @property
+    def finished(self) -> bool:
+        stale = self.state.epoch - self.state.best_epoch
+        return self.state.epoch >= self.parameters.max_epochs or stale >= self.parameters.patience_epochs
+
+    def epoch(self) -> EpochReport:
+        """Train one epoch, judge it, save the state."""
+        number = self.state.epoch + 1
+        started = time.perf_counter()
+        torch.manual_seed(self.spec.seed * 1_000_003 + number)  # dropout
+        self.model.train()
+        losses, audio_s = [], 0.0
+        for index, batch in enumerate(epoch_batches(self.augmenter, self.spec.seed, number)):
+            losses.append(self._step(batch, (number - 1) * self.steps_per_epoch + index))
+            audio_s += batch.audio_s
+        seconds = time.perf_counter() - started
+        mean_loss = float(np.mean(losses))
+        if not math.isfinite(mean_loss):
+            raise DivergedError(
+                f"loss of spec {self.spec.digest[:8]} is {mean_loss} in epoch {number}; lower learning_rate"
+            )
+        report = EpochReport(number, mean_loss, self._dev_wer(), seconds, audio_s / seconds)
+        self._record(report)
+        return report
+
+    def _step(self, batch: Batch, step: int) -> float:
+        rate = _rate(step, self.steps_per_epoch * self.parameters.max_epochs, self.parameters)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        lengths = batch.lengths.to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            log_probs = self.model.encoder(batch.features.to(self.device), lengths)
+        loss = self.loss(
+            log_probs.transpose(0, 1),
+            batch.targets.to(self.device),
+            self.model.encoder.output_lengths(lengths),
+            batch.target_lengths.to(self.device),
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_NORM, foreach=True)
+        self.optimizer.step()
+        self._average_weights(step)
+        return float(loss.detach())
+
+    @torch.no_grad()
+    def _average_weights(self, step: int) -> None:
+        decay = min(self.parameters.ema_decay, (1 + step) / (10 + step))
+        floats = [
+            (a, b) for a, b in zip(_tensors(self.average), _tensors(self.model), strict=True) if a.is_floating_point()
+        ]
+        torch._foreach_lerp_([a for a, _ in floats], [b for _, b in floats], 1 - decay)
+
+    @torch.inference_mode()
+    def _dev_wer(self) -> float:
+        scores = []
+        for batch, texts in self.dev:
+            lengths = batch.lengths.to(self.device)
+            log_probs = self.average.encoder(batch.features.to(self.device), lengths).float().cpu().numpy()
+            steps = self.average.encoder.output_lengths(lengths).tolist()
+            for row, (text, frames) in enumerate(zip(texts, steps, strict=True)):
+                scores.append(score(text, greedy(log_probs[row, :frames], self.tokenizer, 0.01).text))
+        return corpus_wer(scores)
+
+    def _record(self, report: EpochReport) -> None:
+        state = self.state
+        state.epoch = report.epoch
+        state.history.append(vars(report))
+        state.model, state.average = _weights(self.model), _weights(self.average)
+        state.optimizer = self.optimizer.state_dict()
+        if report.dev_wer <= state.best_wer:
+            state.best, state.best_wer, state.best_epoch = state.average, report.dev_wer, report.epoch
+        checkpoints.save_state(self.workdir, self.spec.digest, state)
+
+    def finish(self) -> TrainingResult:
+        """Write the best weights as the finished checkpoint."""
+        folder = checkpoints.write_checkpoint(
+            self.workdir, self.spec, self.model.config, self.tokenizer, self.state.best
+        )
+        history = tuple(EpochReport(**{**line, "epoch": int(line["epoch"])}) for line in self.state.history)  # type: ignore[arg-type]
+        return TrainingResult(folder, checkpoints.checkpoint_digest(folder), history, self.state.best_epoch)
+
+
+def _fits(utterance: Utterance, tokenizer: CharTokenizer, stride: int) -> bool:
+    """Whether CTC can align the text: a frame for every character and a blank between equal neighbours."""
+    try:
+        ids = tokenizer.encode(utterance.text)
+    except TokenizerError:
+        return False
+    needed = len(ids) + sum(a == b for a, b in zip(ids, ids[1:], strict=False))
+    return bool(ids) and needed <= frames_of(utterance.samples.size) // stride
+
+
+def _start_from(model: AcousticModel, tokenizer: CharTokenizer, parent: Path) -> None:
+    older, alphabet = load_checkpoint(parent)
+    if older.config != model.config or alphabet != tokenizer:
+        raise CheckpointMismatchError(
+            f"parent {parent} has shape {older.config}, this spec {model.config}; train from scratch"
+        )
+    model.load_state_dict(older.state_dict())
+
+
+def _synthetic_noises(seed: int) -> list[Samples]:
+    rng = np.random.default_rng([seed, 0])
+    return [coloured_noise(rng, SYNTHETIC_NOISE_SAMPLES) for _ in range(SYNTHETIC_NOISES)]
+
+
+def _dev_batches(dev: Sequence[Utterance], augmenter: Augmenter) -> list[tuple[Batch, list[str]]]:
+    """Dev utterances as they are, shortest first."""
+    ordered = sorted(dev, key=lambda u: u.samples.size)
+    groups = [ordered[i : i + DEV_BATCH] for i in range(0, len(ordered), DEV_BATCH)]
+    return [
+        (
+            collate([augmenter.frontend.fast(torch.from_numpy(as_float(u))) for u in group], [[] for _ in group]),
+            [u.text for u in group],
+        )
+        for group in groups
+    ]
+
+
+def _optimizer(model: AcousticModel, parameters: Hyperparameters) -> torch.optim.Optimizer:
+    """AdamW; weight decay on weights only, not on biases and normalisation."""
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim <= 1]
+    groups: list[dict[str, Any]] = [
+        {"params": matrices, "weight_decay": parameters.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=parameters.learning_rate, betas=(0.9, 0.98), foreach=True)
+
+
+def _rate(step: int, steps: int, parameters: Hyperparameters) -> float:
+    """Learning rate: linear warm-up, then a cosine down to FINAL_RATE of the peak."""
+    warmup = max(1, round(parameters.warmup_fraction * steps))
+    if step < warmup:
+        return parameters.learning_rate * (step + 1) / warmup
+    share = (step - warmup) / max(1, steps - warmup)
+    return parameters.learning_rate * (FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * share)))
+
+
+def _tensors(model: nn.Module) -> list[Tensor]:
+    return [*model.parameters(), *model.buffers()]
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
