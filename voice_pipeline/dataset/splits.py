@@ -1,0 +1,62 @@
+"""Which speaker is for what. Pure and sticky: once a speaker has a split it never changes, in any later version.
+
+Rule: who does not allow training is a test speaker. Of the others about 8 % are for development, drawn by a hash of the
+subject token (so the choice depends on nobody else), and at least one of them as soon as there are eight training
+speakers. A clip is used only as its own consent allows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Set
+
+from voice_pipeline.schema.consent import Scope
+from voice_pipeline.schema.dataset import Split
+
+DEV_SHARE = 0.08
+SPEAKERS_FOR_DEV = 8
+
+NEEDED: dict[Split, frozenset[Scope]] = {
+    Split.TRAIN: frozenset({Scope.TRAIN}),
+    Split.DEV: frozenset({Scope.TRAIN, Scope.EVALUATE}),
+    Split.TEST: frozenset({Scope.EVALUATE}),
+}
+"""Scopes that a clip's consent must name for the clip to enter a split."""
+
+
+def assign(scopes: Mapping[str, Set[Scope]], known: Mapping[str, Split]) -> dict[str, Split]:
+    """Split of every speaker in `scopes` and in `known`.
+
+    Args:
+        scopes: speaker → all scopes that any of their consents names.
+        known: splits given earlier; they stay.
+    """
+    splits = dict(known)
+    new = sorted((s for s in scopes if s not in known), key=_position)
+    for speaker in new:
+        splits[speaker] = _choose(speaker, scopes[speaker])
+    if Split.DEV not in splits.values() and _count(splits, Split.TRAIN) >= SPEAKERS_FOR_DEV:
+        candidates = [s for s in new if splits[s] is Split.TRAIN and scopes[s] >= NEEDED[Split.DEV]]
+        if candidates:
+            splits[candidates[0]] = Split.DEV
+    return splits
+
+
+def allows(scopes: Set[Scope], split: Split) -> bool:
+    """Whether a consent with `scopes` lets its clip enter `split`."""
+    return scopes >= NEEDED[split]
+
+
+def _choose(speaker: str, scopes: Set[Scope]) -> Split:
+    if Scope.TRAIN not in scopes:
+        return Split.TEST
+    return Split.DEV if _position(speaker) < DEV_SHARE and scopes >= NEEDED[Split.DEV] else Split.TRAIN
+
+
+def _position(speaker: str) -> float:
+    """Where a speaker falls in [0, 1): uniform, and independent of every other use of the token."""
+    return int(hashlib.sha256(f"split:{speaker}".encode()).hexdigest()[:13], 16) / 16**13
+
+
+def _count(splits: Mapping[str, Split], split: Split) -> int:
+    return sum(1 for s in splits.values() if s is split)
