@@ -1,0 +1,98 @@
+"""Which model a device runs: a keyed hash of the device, never a stored list.
+
+Promises: the same device gets the same answer until the release's stage changes, across restarts and processes (sticky);
+devices of a smaller stage stay in every larger one (nested); who goes first is drawn anew for each release. An answer is a
+lease: a device that hears nothing more keeps the last good model when it lapses. App version and model version are two
+tracks, joined only by the bundle's `min_app_version`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from weakref import WeakKeyDictionary
+
+from voice_pipeline.release.evidence import find_bundle
+from voice_pipeline.release.policy import release_policy
+from voice_pipeline.schema.base import Record
+from voice_pipeline.schema.release import ReleaseState
+from voice_pipeline.store.ledger import Ledger
+from voice_pipeline.store.releases import ReleaseView, live_of, release_views, rolling_out_of
+from voice_pipeline.store.store import Store
+
+BUCKETS = 10_000
+_min_app: WeakKeyDictionary[Ledger, dict[str, str]] = WeakKeyDictionary()
+
+
+class Assignment(Record):
+    """What a device is told. `model_version` None: no model fits; dictation on the device stays off.
+
+    In a shadow release some devices also run `shadow_model_version` silently. `reason` follows OFREP: `TARGETING_MATCH`
+    inside a stage, `DEFAULT` for the live model, `DISABLED` without one.
+    """
+
+    model_version: str | None
+    bundle_digest: str | None
+    release_id: str | None
+    shadow_model_version: str | None = None
+    shadow_bundle_digest: str | None = None
+    shadow_release_id: str | None = None
+    lease_seconds: int
+    reason: str
+
+
+def bucket(salt: str, release_id: str, device_id: str) -> float:
+    """A device's place in a release, in [0, 100): it is exposed where this is below the stage's percent."""
+    mac = hmac.new(f"assignment|{salt}".encode(), f"{release_id}|{device_id}".encode(), hashlib.sha256).digest()
+    return int.from_bytes(mac[:8], "big") % BUCKETS * 100 / BUCKETS
+
+
+def assign(store: Store, device_id: str, app_version: str) -> Assignment:
+    """The model for a device now. Costs one small query and one HMAC.
+
+    Args:
+        app_version: dotted numbers; what is no number counts as 0.
+    """
+    policy = release_policy(store)
+    views = release_views(store)
+    live, candidate = live_of(views), rolling_out_of(views)
+    salt = store.settings.subject_salt.get_secret_value()
+    shadow: ReleaseView | None = None
+    if candidate is not None and _runs_on(store, candidate, app_version):
+        place = bucket(salt, candidate.release_id, device_id)
+        if place < candidate.exposure_percent:
+            return _answer(candidate, policy.lease_seconds, "TARGETING_MATCH")
+        if candidate.stage is ReleaseState.SHADOW and place < policy.shadow.device_percent:
+            shadow = candidate
+    while live is not None and not _runs_on(store, live, app_version):
+        live = next((view for view in views if view.release_id == live.previous_live), None) if live else None
+    if live is None:
+        return _answer(None, policy.lease_seconds, "DISABLED")
+    return _answer(live, policy.lease_seconds, "TARGETING_MATCH" if shadow else "DEFAULT", shadow)
+
+
+def _answer(view: ReleaseView | None, lease_seconds: int, reason: str, shadow: ReleaseView | None = None) -> Assignment:
+    return Assignment(
+        model_version=view.model_version if view else None,
+        bundle_digest=view.bundle_digest if view else None,
+        release_id=view.release_id if view else None,
+        shadow_model_version=shadow.model_version if shadow else None,
+        shadow_bundle_digest=shadow.bundle_digest if shadow else None,
+        shadow_release_id=shadow.release_id if shadow else None,
+        lease_seconds=lease_seconds,
+        reason=reason,
+    )
+
+
+def _runs_on(store: Store, view: ReleaseView, app_version: str) -> bool:
+    known = _min_app.setdefault(store.ledger, {})
+    if view.bundle_digest not in known:
+        bundle = find_bundle(store, view.model_version)
+        if bundle is None or bundle.bundle_digest != view.bundle_digest:
+            return False
+        known[view.bundle_digest] = bundle.manifest.min_app_version
+    return _numbers(app_version) >= _numbers(known[view.bundle_digest])
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) if part.isdigit() else 0 for part in (*version.split("."), "0", "0"))[:3]

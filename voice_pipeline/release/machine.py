@@ -1,0 +1,162 @@
+"""The state machine of a release, as a table to read, and the one way in which a transition is written.
+
+Promise: a transition is one append (or one transaction of two, when the live model changes) at the ledger head that the
+decision was made upon. A controller killed anywhere leaves the state before or the state after; of two controllers that
+decide at once, the second is refused (`LedgerConflictError`) and decides again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, update
+
+from voice_pipeline.release.errors import ReleaseRefusedError
+from voice_pipeline.schema.release import ReleaseState as S
+from voice_pipeline.store.ledger import LedgerLine
+from voice_pipeline.store.releases import TRANSITION, ReleaseView, live_of, rolling_out_of
+from voice_pipeline.store.store import Store
+from voice_pipeline.store.tables import decisions
+
+TRANSITIONS: dict[S | None, tuple[S, ...]] = {
+    None: (S.CANDIDATE,),
+    S.CANDIDATE: (S.GATED, S.AWAITING_SIGN_OFF, S.REJECTED),
+    S.GATED: (S.SHADOW, S.CANDIDATE, S.REJECTED),  # back to candidate: the champion or the policy changed, gate again
+    S.AWAITING_SIGN_OFF: (S.SHADOW, S.PRODUCTION, S.CANDIDATE, S.REJECTED),  # straight to production: first model only
+    S.SHADOW: (S.CANARY_5, S.HELD, S.ROLLED_BACK),
+    S.CANARY_5: (S.CANARY_25, S.HELD, S.ROLLED_BACK),
+    S.CANARY_25: (S.CANARY_50, S.HELD, S.ROLLED_BACK),
+    S.CANARY_50: (S.PRODUCTION, S.HELD, S.ROLLED_BACK),
+    S.HELD: (S.SHADOW, S.CANARY_5, S.CANARY_25, S.CANARY_50, S.ROLLED_BACK),  # resumes only where it was held
+    S.PRODUCTION: (S.SUPERSEDED, S.ROLLED_BACK),
+    S.SUPERSEDED: (S.PRODUCTION,),  # only as the other half of a rollback
+    S.REJECTED: (),
+    S.ROLLED_BACK: (),
+}
+
+NEXT_STAGE: dict[S, S] = {
+    S.GATED: S.SHADOW,
+    S.SHADOW: S.CANARY_5,
+    S.CANARY_5: S.CANARY_25,
+    S.CANARY_25: S.CANARY_50,
+    S.CANARY_50: S.PRODUCTION,
+}
+"""Where a release goes when its evidence allows it; a sign-off stands before shadow, or before the first production."""
+
+ABORT: dict[S, S] = {
+    **dict.fromkeys((S.CANDIDATE, S.GATED, S.AWAITING_SIGN_OFF), S.REJECTED),
+    **dict.fromkeys((S.SHADOW, S.CANARY_5, S.CANARY_25, S.CANARY_50, S.HELD, S.PRODUCTION), S.ROLLED_BACK),
+}
+"""From every state that is not an end, one step undoes the release."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A transition about to be written. `release_id` may be new, then `view` is None."""
+
+    release_id: str
+    model_version: str
+    bundle_digest: str
+    from_state: S | None
+    to_state: S
+    reason: str
+    evidence: dict[str, Any] = field(default_factory=dict)
+
+
+def step_of(view: ReleaseView, to_state: S, reason: str, evidence: dict[str, Any] | None = None) -> Step:
+    return Step(
+        view.release_id, view.model_version, view.bundle_digest, view.state, to_state, reason, dict(evidence or {})
+    )
+
+
+def check_step(step: Step, views: Sequence[ReleaseView]) -> None:
+    """Raises:
+    ReleaseRefusedError: the table has no such transition, or it would break an invariant: one live model,
+        one rollout, no resumption elsewhere, the straight way for the first model only.
+    """
+    view = next((v for v in views if v.release_id == step.release_id), None)
+    state = view.state if view else None
+    name = f"release {step.release_id}"
+    if state is not step.from_state:
+        raise ReleaseRefusedError(f"{name} is {state or 'not registered'}, not {step.from_state}; read it again")
+    if step.to_state not in TRANSITIONS[state]:
+        allowed = ", ".join(TRANSITIONS[state]) or "nothing: this is an end"
+        raise ReleaseRefusedError(f"{name} cannot go from {state} to {step.to_state}; from here it can go to {allowed}")
+    live, other = live_of(tuple(views)), rolling_out_of(tuple(views))
+    if state is S.HELD and step.to_state is not S.ROLLED_BACK and view is not None:
+        if step.to_state is not view.resume_state:
+            raise ReleaseRefusedError(f"{name} was held in {view.resume_state} and resumes only there")
+    elif step.to_state is S.SHADOW and other is not None:
+        raise ReleaseRefusedError(f"{name} waits: {other.release_id} is rolling out ({other.state})")
+    elif step.to_state is S.SHADOW and live is None:
+        raise ReleaseRefusedError(f"{name} has no live model to run beside; a first model is signed off to production")
+    if state is S.AWAITING_SIGN_OFF and step.to_state is S.PRODUCTION and live is not None:
+        raise ReleaseRefusedError(f"{name} cannot jump to production: {live.release_id} is live; it starts in shadow")
+
+
+def write_steps(
+    store: Store,
+    head: int,
+    views: Sequence[ReleaseView],
+    steps: Sequence[Step],
+    policy_digest: str,
+    actor: str,
+    decision_ids: Sequence[str] = (),
+) -> list[LedgerLine]:
+    """Append `steps` at `head` in one transaction, and mark the decisions that they carry out.
+
+    Raises:
+        ReleaseRefusedError: see `check_step`; the steps are checked against the state each one finds.
+        LedgerConflictError: another controller was first.
+    """
+    states = {view.release_id: view for view in views}
+    with store.database.write() as connection:
+        lines = []
+        for offset, step in enumerate(steps):
+            check_step(step, tuple(states.values()))
+            line = store.ledger.append(
+                TRANSITION, step.release_id, _payload(step, policy_digest), actor, head + offset, connection
+            )
+            lines.append(line)
+            _apply(states, step, line)
+        _mark(connection, decision_ids, lines[-1].seq)
+    return lines
+
+
+def _payload(step: Step, policy_digest: str) -> dict[str, Any]:
+    return {
+        "model_version": step.model_version,
+        "bundle_digest": step.bundle_digest,
+        "from": step.from_state.value if step.from_state else None,
+        "to": step.to_state.value,
+        "reason": step.reason,
+        "policy_digest": policy_digest,
+        "evidence": step.evidence,
+    }
+
+
+def _apply(states: dict[str, ReleaseView], step: Step, line: LedgerLine) -> None:
+    """What the fold will say of this release, as far as `check_step` reads it."""
+    held_in = step.from_state if step.to_state is S.HELD else None
+    states[step.release_id] = ReleaseView(
+        release_id=step.release_id,
+        model_version=step.model_version,
+        bundle_digest=step.bundle_digest,
+        state=step.to_state,
+        entered_at=line.at,
+        previous_live=None,
+        exposure_percent=0,
+        transitions=(),
+        resume_state=held_in,
+    )
+
+
+def _mark(connection: Connection, decision_ids: Sequence[str], seq: int) -> None:
+    for decision_id in decision_ids:
+        connection.execute(
+            update(decisions)
+            .where(decisions.c.decision_id == decision_id, decisions.c.applied_seq.is_(None))
+            .values(applied_seq=seq)
+        )
