@@ -22,11 +22,12 @@ class Route(StrEnum):
 
 
 class ReviewPass(StrEnum):
-    """Blind first pass, blind second pass, then a third person decides where they differ."""
+    """Blind first pass, blind second pass, then a third person decides where they differ. Gold items score reviewers."""
 
     FIRST = "first"
     SECOND = "second"
     ADJUDICATION = "adjudication"
+    GOLD = "gold"
 
 
 class TaskState(StrEnum):

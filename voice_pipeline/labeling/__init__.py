@@ -1,0 +1,1 @@
+"""Labeling: triage, blind review, adjudication, closed batches."""
