@@ -90,11 +90,11 @@ def open_recogniser(artifact: Artifact) -> Recogniser:
     from voice_pipeline.speech.tokenizer import CharTokenizer
 
     try:
-        if artifact.variant == FLOAT:
-            return TorchRecogniser.load(artifact.folder)
-        tokenizer = CharTokenizer.from_json((artifact.folder / "tokenizer.json").read_text())
         fitted = artifact.folder / CONFIDENCE
         confidence = ConfidenceModel.from_json(fitted.read_text()) if fitted.exists() else None
+        if artifact.variant == FLOAT:
+            return TorchRecogniser.load(artifact.folder, confidence)
+        tokenizer = CharTokenizer.from_json((artifact.folder / "tokenizer.json").read_text())
         return OnnxRecogniser(artifact.folder / NETWORK[INT8], tokenizer, confidence)
     except (SpeechError, OSError) as error:
         raise UnknownArtifactError(

@@ -40,9 +40,10 @@ TOLD = ("accent", "gender", "corpus")
 
 @dataclass(frozen=True)
 class Recording:
-    """One line of a manifest; `line` counts from 1. `text` is as written; `told` (field, value) name slices."""
+    """One line of a manifest, `line` from 1; `name` and `text` as written, `told` (field, value) pairs name slices."""
 
     line: int
+    name: str
     path: Path
     text: str
     speaker: str
@@ -113,7 +114,7 @@ def read_recordings(manifest: Path) -> list[Recording]:
 
 
 def read_noises(manifest: Path) -> list[Recording]:
-    """All noises of a noise manifest (`kind` absent or `noise`), room responses left out. Raises as `read_recordings`."""
+    """All noises of a noise manifest; room responses (`kind` `rir`) are left out. Raises as `read_recordings`."""
     kept = [
         _recording(manifest, number, fields, text_field=None)
         for number, fields in _lines(manifest)
@@ -160,6 +161,7 @@ def _recording(manifest: Path, number: int, fields: dict[str, Any], text_field: 
         )
     return Recording(
         line=number,
+        name=fields["path"],
         path=path,
         text=fields[text_field] if text_field else "",
         speaker=str(fields.get("speaker") or fields["path"]),
@@ -175,11 +177,11 @@ def _check_header(recording: Recording, manifest: Path) -> None:
         rate = soundfile.info(str(recording.path)).samplerate
     except (soundfile.SoundFileError, RuntimeError) as error:
         raise UnreadableRecordingError(
-            f"{manifest} line {recording.line}: {recording.path.name} cannot be read as audio; give WAV, FLAC or Opus"
+            f"{manifest} line {recording.line}: {recording.name} cannot be read as audio; give WAV, FLAC or Opus"
         ) from error
     if rate != SAMPLE_RATE:
         raise RecordingSampleRateError(
-            f"{manifest} line {recording.line}: {recording.path.name} has {rate} Hz; resample it to {SAMPLE_RATE} Hz"
+            f"{manifest} line {recording.line}: {recording.name} has {rate} Hz; resample it to {SAMPLE_RATE} Hz"
         )
 
 
@@ -194,14 +196,13 @@ def _clips(
         levels[f"noise_{noise.snr_db:g}db"] = noise.snr_db
     for recording in recordings:
         samples = _samples(recording, manifest)
-        name = recording.path.relative_to(manifest.parent).as_posix()
         told = tuple(f"{field}:{value}" for field, value in recording.told)
         for condition, snr_db in levels.items():
             yield SuiteClip(
-                clip_id=name,
+                clip_id=recording.name,
                 speaker=recording.speaker,
                 text=normalise(recording.text, ALPHABET),
-                samples=played(samples, bank, snr_db, NOISE_SEED, name, condition),
+                samples=played(samples, bank, snr_db, NOISE_SEED, recording.name, condition),
                 slices=(f"condition:{condition}", *told, length_slice(len(samples) / SAMPLE_RATE)),
                 condition=condition,
             )

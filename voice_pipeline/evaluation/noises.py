@@ -1,7 +1,7 @@
 """Noise for evaluation and augmentation: the imported recordings, or pink noise where none were imported.
 
-Promise: which stretch of which noise a clip is mixed with depends on (seed, clip id, condition) and the bank alone, so two
-models, or the float and int8 forms of one, always hear exactly the same sound.
+Promise: which stretch of which noise a clip is mixed with depends on (seed, clip id, condition) and the bank alone,
+so two models, or the float and int8 forms of one, always hear exactly the same sound.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def load_noises(store: Store) -> list[Samples]:
 
 
 def pink_noise(seed: int, seconds: float = PINK_SECONDS) -> Samples:
-    """Noise whose power falls with 1/f (about that of rooms and streets), peak 0.5: white noise with its spectrum shaped."""
+    """White noise shaped to a 1/f power spectrum, about that of rooms and streets; peak 0.5."""
     count = int(seconds * SAMPLE_RATE)
     spectrum = np.fft.rfft(np.random.default_rng(seed).standard_normal(count))
     frequency = np.fft.rfftfreq(count, 1 / SAMPLE_RATE)

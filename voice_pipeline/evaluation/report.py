@@ -1,8 +1,8 @@
 """From clips to an `EvaluationReport`: errors counted by utterance, pooled by slice, intervals over speakers.
 
 WER and CER are pooled ratios (all errors over all reference words or characters), never means of utterance rates;
-intervals resample speakers (Bisani & Ney, ICASSP 2004). The report keeps every utterance's counts, so that two artifacts
-can be compared in pairs later without hearing anything again.
+intervals resample speakers (Bisani & Ney, ICASSP 2004). The report keeps every utterance's counts, so that two
+artifacts can be compared in pairs later without hearing anything again.
 """
 
 from __future__ import annotations

@@ -1,0 +1,95 @@
+"""Shell: fires training when the policy decides so, and mirrors the ledger's champion and challenger into MLflow."""
+
+from collections.abc import Iterator
+
+from dagster import (
+    AssetSelection,
+    DefaultSensorStatus,
+    OpExecutionContext,
+    ResourceParam,
+    RunRequest,
+    SensorEvaluationContext,
+    SensorResult,
+    SkipReason,
+    define_asset_job,
+    job,
+    op,
+    sensor,
+)
+
+from voice_pipeline.partitions import model_version
+from voice_pipeline.schema.canonical import digest
+from voice_pipeline.store.store import Store
+from voice_pipeline.training.decisions import decide
+from voice_pipeline.training.planning import act, read_policy
+from voice_pipeline.training.tracking import mirror_aliases, standing
+
+training_job = define_asset_job(
+    "training_job",
+    selection=AssetSelection.assets(
+        "training_plan",
+        "acoustic_model",
+        "confidence_model",
+        "evaluation_report",
+        "model_card",
+        "onnx_model",
+        "quantized_model",
+        "signed_bundle",
+    ),
+    partitions_def=model_version,
+    description="Plan to signed bundle for one model version.",
+)
+
+
+@op(description="Set the MLflow aliases champion and challenger to what the ledger says.")
+def mirror_registry(context: OpExecutionContext, store: ResourceParam[Store]) -> None:
+    now = mirror_aliases(store)
+    context.log.info(f"champion {now.champion}, challenger {now.challenger}")
+
+
+@job(description="Mirror the release states into the MLflow registry.")
+def registry_job() -> None:
+    mirror_registry()
+
+
+@sensor(
+    job=training_job,
+    minimum_interval_seconds=30,
+    default_status=DefaultSensorStatus.RUNNING,
+    description="New data, drift incidents and requests become training runs, within policy/retrain.yaml.",
+)
+def retrain_decision_sensor(context: SensorEvaluationContext, store: ResourceParam[Store]) -> SensorResult:
+    plans = act(store, read_policy(store))
+    if not plans:
+        waiting = "; ".join(decision.reason for decision in decide(store, read_policy(store)))
+        return SensorResult(skip_reason=SkipReason(waiting or "nothing new to train on"))
+    return SensorResult(
+        dynamic_partitions_requests=[model_version.build_add_request([plan.model_version for plan in plans])],
+        run_requests=[
+            RunRequest(
+                run_key=digest({"train": plan.model_version, "decision": plan.decision_id}),
+                partition_key=plan.model_version,
+                tags={"cause": plan.cause.label, "incident": ",".join(plan.cause.incidents)},
+            )
+            for plan in plans
+        ],
+    )
+
+
+@sensor(
+    job=registry_job,
+    minimum_interval_seconds=30,
+    default_status=DefaultSensorStatus.RUNNING,
+    description="A change of the live or the coming release is mirrored into MLflow's aliases.",
+)
+def registry_sensor(context: SensorEvaluationContext, store: ResourceParam[Store]) -> Iterator[RunRequest | SkipReason]:
+    now = standing(store)
+    if now.champion is None and now.challenger is None:
+        yield SkipReason("no release yet")
+    else:
+        key = digest({"champion": now.champion, "challenger": now.challenger, "head": now.head})
+        yield RunRequest(run_key=key)
+
+
+sensors = [retrain_decision_sensor, registry_sensor]
+jobs = [training_job, registry_job]
