@@ -132,6 +132,8 @@ label_tasks = Table(
     Column("gold_text", Text),  # known answer of a gold item that scores the reviewer
     Column("opened_at", String, nullable=False),
     Column("deadline", String, nullable=False),
+    Column("leased_to", String),  # the reviewer whose screen it is on, until leased_until
+    Column("leased_until", String),
     Unique("clip_id", "review_pass"),
 )
 
