@@ -47,7 +47,9 @@ def read_manifest(folder: Path) -> BundleManifest:
         return BundleManifest.model_validate_json((folder / MANIFEST).read_bytes())
     except (OSError, ValueError) as error:
         first = str(error).splitlines()[0]
-        raise DamagedBundleError(f"bundle {folder.name} has no readable {MANIFEST} ({first}); fetch it again") from error
+        raise DamagedBundleError(
+            f"bundle {folder.name} has no readable {MANIFEST} ({first}); fetch it again"
+        ) from error
 
 
 def verify_files(folder: Path, manifest: BundleManifest) -> None:

@@ -1,0 +1,1 @@
+"""From a trained checkpoint to a signed bundle that devices accept: export, quantise, bundle, sign, publish."""

@@ -1,0 +1,246 @@
+"""The bundle: one folder with everything a device needs, and everything a person must know about it.
+
+```
+<model_version>/manifest.json      files with digests, provenance, golden vectors; its digest is `bundle_digest`
+                model.onnx         int8, waveform in → log-probabilities out
+                model.ort          the same for minimal builds of ONNX Runtime
+                tokenizer.json  confidence.json  model_card.md  model_card.json
+                golden/*.wav       synthetic speech with the text this model makes of it
+<model_version>.sig                signature over the whole folder
+```
+Promise: a bundle is in the catalogue only after it was signed and verified on disk; a build killed half-way is done again,
+a bundle once catalogued is never rebuilt: its digest is what gates and releases refer to. Golden sounds were spoken by a
+synthesiser (eSpeak NG), so no person's voice travels to devices.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import shutil
+from importlib import metadata
+from pathlib import Path
+
+from sqlalchemy import insert, select, update
+
+from voice_pipeline.packaging.errors import BundleConflictError, MissingInputError, UnpublishedBundleError
+from voice_pipeline.packaging.export import OPSET, checkpoint_folder, exported
+from voice_pipeline.packaging.golden import golden_vectors
+from voice_pipeline.packaging.graph import ort_bytes
+from voice_pipeline.packaging.provenance import training_spec
+from voice_pipeline.packaging.quantise import QuantisedModel, int8_model_path, quantised
+from voice_pipeline.packaging.repository import UpdateRepository
+from voice_pipeline.packaging.signing import sign_folder, signing_public_key
+from voice_pipeline.schema.bundle import BundleFile, BundleManifest, GoldenVector
+from voice_pipeline.schema.canonical import canonical_json
+from voice_pipeline.schema.dataset import EvalSuite
+from voice_pipeline.schema.training import EvaluationReport
+from voice_pipeline.store.blobs import write_atomically
+from voice_pipeline.store.store import Store
+from voice_pipeline.store.tables import bundles
+from voice_pipeline.trust import MANIFEST, TrustError, signature_path, verify_bundle
+
+RUNTIMES = ("python", "torch", "onnx", "onnxruntime", "numpy")
+PUBLISHED = "bundle_published"
+
+
+def build_bundle(store: Store, model_version: str) -> BundleManifest:
+    """Assemble, sign, verify and catalogue the bundle of `model_version`; one that is catalogued is verified again.
+
+    Raises:
+        MissingInputError: the model was not quantised, calibrated, described or evaluated.
+        BundleConflictError: the catalogued bundle was changed on disk, or holds another network.
+    """
+    quantisation = quantised(store, model_version)
+    if quantisation is None:
+        raise MissingInputError(f"model {model_version} has no intact int8 graph; materialise quantized_model first")
+    folder = store.settings.bundles / model_version
+    known = catalogued(store, model_version)
+    if known is not None:
+        return _verified_again(store, folder, known, quantisation)
+    building = folder.with_name(f".{model_version}.building")
+    shutil.rmtree(building, ignore_errors=True)
+    golden = _write_files(store, model_version, building)
+    suite, wer_float, wer_int8 = _measured(store, model_version, quantisation)
+    manifest = _manifest(store, model_version, building, golden, quantisation, suite, (wer_float, wer_int8))
+    write_atomically(building / MANIFEST, canonical_json(manifest))
+    shutil.rmtree(folder, ignore_errors=True)  # left by a build that was killed before it was catalogued
+    building.rename(folder)
+    sign_folder(folder, store.settings.keys)
+    verify_bundle(folder, signing_public_key(store.settings.keys), manifest.digest)
+    with store.database.write() as connection:
+        connection.execute(
+            insert(bundles).values(
+                bundle_digest=manifest.digest,
+                model_version=model_version,
+                uri=str(folder),
+                manifest=manifest.model_dump(mode="json"),
+                size=sum(file.length for file in manifest.files),
+                created_at=store.now().isoformat(),
+            )
+        )
+    return manifest
+
+
+def publish(store: Store, model_version: str) -> BundleManifest:
+    """Offer the catalogued bundle in the update repository; the first time, a ledger line says so. Repeats change nothing.
+
+    Raises:
+        MissingInputError: no bundle of that model is catalogued.
+        BundleConflictError: it was changed on disk since.
+    """
+    manifest, folder = catalogued(store, model_version), store.settings.bundles / model_version
+    if manifest is None:
+        raise MissingInputError(f"model {model_version} has no bundle; materialise signed_bundle first")
+    _verify(store, folder, manifest)
+    archive_sha256 = UpdateRepository(store.settings, store.now()).publish(folder, manifest)
+    with store.database.write() as connection:
+        first = connection.execute(
+            update(bundles)
+            .where(bundles.c.bundle_digest == manifest.digest, bundles.c.published_at.is_(None))
+            .values(published_at=store.now().isoformat())
+        ).rowcount
+        if first:
+            payload = {"model_version": model_version, "archive_sha256": archive_sha256}
+            store.ledger.append(PUBLISHED, manifest.digest, payload, "packaging", connection=connection)
+    return manifest
+
+
+def catalogued(store: Store, model_version: str) -> BundleManifest | None:
+    """The manifest of the catalogued bundle of a model, or None."""
+    row = store.database.scalar(select(bundles.c.manifest).where(bundles.c.model_version == model_version))
+    return BundleManifest.model_validate(row) if row else None
+
+
+def published_bundle(store: Store, model_version: str) -> BundleManifest:
+    """The manifest of the bundle that devices are offered.
+
+    Raises:
+        UnpublishedBundleError: there is none, or it was withdrawn.
+    """
+    offered = UpdateRepository(store.settings, store.now()).published().get(model_version)
+    manifest = catalogued(store, model_version)
+    if offered is None or manifest is None or offered["bundle_digest"] != manifest.digest:
+        raise UnpublishedBundleError(f"model {model_version} is not on offer; materialise signed_bundle first")
+    return manifest
+
+
+def _verify(store: Store, folder: Path, manifest: BundleManifest) -> None:
+    try:
+        verify_bundle(folder, signing_public_key(store.settings.keys), manifest.digest)
+    except TrustError as error:
+        raise BundleConflictError(f"catalogued bundle no longer verifies: {error}; restore {folder}") from error
+
+
+def _verified_again(store: Store, folder: Path, known: BundleManifest, quantisation: QuantisedModel) -> BundleManifest:
+    network = next(file.sha256 for file in known.files if file.path == "model.onnx")
+    if network != quantisation.sha256:
+        raise BundleConflictError(
+            f"model {known.model_version} was bundled with network {network[:12]}, now there is "
+            f"{quantisation.sha256[:12]}; restore the former or plan a model with another seed"
+        )
+    _verify(store, folder, known)
+    return known
+
+
+def _write_files(store: Store, model_version: str, folder: Path) -> tuple[GoldenVector, ...]:
+    """Everything but the manifest; returns the golden vectors."""
+    home, checkpoint = store.settings.models / model_version, checkpoint_folder(store, model_version)
+    network = int8_model_path(store, model_version)
+    sources = {
+        "model.onnx": network,
+        "tokenizer.json": checkpoint / "tokenizer.json",
+        "confidence.json": checkpoint / "confidence.json",
+        "model_card.md": home / "model_card.md",
+        "model_card.json": home / "model_card.json",
+    }
+    makers = {"confidence.json": "confidence_model", "model_card.md": "model_card", "model_card.json": "model_card"}
+    for name, source in sources.items():
+        if not source.is_file():
+            raise MissingInputError(
+                f"model {model_version} has no {name}; materialise {makers.get(name, 'acoustic_model')} first"
+            )
+        write_atomically(folder / name, source.read_bytes())
+    write_atomically(folder / "model.ort", ort_bytes(network))
+    return golden_vectors(folder)
+
+
+def _measured(store: Store, model_version: str, quantisation: QuantisedModel) -> tuple[EvalSuite, float, float]:
+    """The current suite, and what the float and the int8 network make of it; both reports are stored."""
+    from voice_pipeline.evaluation.artifacts import FLOAT, report_for
+    from voice_pipeline.evaluation.suites import current_suite
+
+    suite = current_suite(store)
+    float_report = report_for(store, model_version, FLOAT, suite)
+    int8_report = evaluate_int8(store, model_version, quantisation, suite)
+    return suite, float_report.overall.wer.value, int8_report.overall.wer.value
+
+
+def evaluate_int8(store: Store, model_version: str, quantisation: QuantisedModel, suite: EvalSuite) -> EvaluationReport:
+    """The stored report of exactly this int8 network on `suite`, else a new one, one thread as on a device."""
+    from voice_pipeline.evaluation.artifacts import INT8
+    from voice_pipeline.evaluation.report import Subject, evaluate, find_report, reported_artifact, store_report
+    from voice_pipeline.evaluation.suites import suite_clips
+    from voice_pipeline.speech.recogniser import OnnxRecogniser
+    from voice_pipeline.speech.tokenizer import CharTokenizer
+
+    stored = find_report(store, model_version, INT8, suite.digest)
+    if stored and reported_artifact(store, model_version, INT8, suite.digest) == quantisation.sha256:
+        return stored
+    tokenizer = CharTokenizer.from_json((checkpoint_folder(store, model_version) / "tokenizer.json").read_text())
+    recogniser = OnnxRecogniser(int8_model_path(store, model_version), tokenizer)
+    subject = Subject(model_version, INT8, suite.suite_id, suite.digest)
+    report = evaluate(recogniser, suite_clips(store, suite), subject, store.now())
+    store_report(store, report, quantisation.sha256)
+    return report
+
+
+def _manifest(
+    store: Store,
+    model_version: str,
+    folder: Path,
+    golden: tuple[GoldenVector, ...],
+    quantisation: QuantisedModel,
+    suite: EvalSuite,
+    wer: tuple[float, float],
+) -> BundleManifest:
+    spec, export = training_spec(store, model_version), exported(store, model_version)
+    if export is None:
+        raise MissingInputError(f"model {model_version} has no intact ONNX graph; materialise onnx_model first")
+    return BundleManifest(
+        model_version=model_version,
+        dataset_version=spec.dataset_version,
+        feature_schema_version=spec.feature_schema_version,
+        code_commit=spec.code_commit,
+        lock_digest=spec.lock_digest,
+        spec_digest=spec.digest,
+        parent_model_version=spec.parent_model_version,
+        suite_digest=suite.digest,
+        wer_float=wer[0],
+        wer_int8=wer[1],
+        owner=store.settings.owner,
+        created_at=store.now(),
+        compression="int8",
+        quantisation=quantisation.method,
+        opset=OPSET,
+        frame_shift_s=export.frame_shift_s,
+        files=tuple(_file(folder, path) for path in sorted(folder.rglob("*")) if path.is_file()),
+        golden=golden,
+        environment={name: _version(name) for name in RUNTIMES},
+    )
+
+
+def _file(folder: Path, path: Path) -> BundleFile:
+    data = path.read_bytes()
+    return BundleFile(
+        path=path.relative_to(folder).as_posix(), sha256=hashlib.sha256(data).hexdigest(), length=len(data)
+    )
+
+
+def _version(name: str) -> str:
+    return platform.python_version() if name == "python" else metadata.version(name)
+
+
+def archive_size(folder: Path) -> int:
+    """Bytes of a bundle with its signature."""
+    return sum(p.stat().st_size for p in [*folder.rglob("*"), signature_path(folder)] if p.is_file())

@@ -1,0 +1,66 @@
+"""Golden vectors: sounds with the answer this very model gives, which a device asks for again before it trusts a bundle.
+
+The sounds (`golden_sounds/`) are synthetic speech. A vector is kept if the answer does not hang on how the runtime computes:
+the graph as it stands, the graph without any optimisation, and the `.ort` form must all decode alike.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voice_pipeline.packaging.export import INPUT
+from voice_pipeline.schema.bundle import GoldenVector
+
+SOUNDS = Path(__file__).parent / "golden_sounds"
+KEPT = 3
+
+
+def golden_vectors(folder: Path) -> tuple[GoldenVector, ...]:
+    """Write up to `KEPT` WAV files into `folder/golden` and return their vectors.
+
+    `folder` holds `model.onnx`, `model.ort` and `tokenizer.json`. If no sound decodes alike everywhere, all are taken: then
+    the mean log-probability has to tell.
+    """
+    from voice_pipeline.speech.audio import decode, encode_wav
+    from voice_pipeline.speech.recogniser import OnnxRecogniser
+    from voice_pipeline.speech.tokenizer import CharTokenizer
+
+    tokenizer = CharTokenizer.from_json((folder / "tokenizer.json").read_text())
+    engines = [OnnxRecogniser(folder / name, tokenizer) for name in ("model.onnx", "model.ort")]
+    plain = _Plain(folder / "model.onnx")
+    vectors: list[tuple[bool, GoldenVector, bytes]] = []
+    for sound in sorted(SOUNDS.glob("*.flac")):
+        wav = encode_wav(decode(sound.read_bytes()))
+        samples = decode(wav)
+        answers = [engine.transcribe(samples) for engine in engines]
+        same_frames = plain.best(samples) == engines[0].log_probs(samples).argmax(axis=1)
+        stable = answers[0].text == answers[1].text and bool(same_frames.all())
+        vector = GoldenVector(
+            path=f"golden/{sound.stem}.wav", text=answers[0].text, log_probs_mean=answers[0].log_probs_mean
+        )
+        vectors.append((stable, vector, wav))
+    chosen = [item for item in vectors if item[0]] or vectors
+    (folder / "golden").mkdir(exist_ok=True)
+    for _, vector, wav in chosen[:KEPT]:
+        (folder / vector.path).write_bytes(wav)
+    return tuple(vector for _, vector, _ in chosen[:KEPT])
+
+
+class _Plain:
+    """The graph as written: every quantise and dequantise node is computed for itself, in floating point."""
+
+    def __init__(self, path: Path) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def best(self, samples: NDArray[np.float32]) -> NDArray[np.int64]:
+        """Best class of every output frame, shape (S,)."""
+        log_probs = self._session.run(None, {INPUT: samples[None, :]})[0][0]
+        return np.asarray(log_probs.argmax(axis=1))

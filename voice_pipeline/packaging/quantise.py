@@ -1,0 +1,252 @@
+"""Int8 by measurement: several quantisations are made, each is heard on development clips, and the words decide.
+
+Candidates, in the order in which devices would like them:
+- `static-qdq`: weights and activations int8 (QDQ, weights per channel, ranges from calibration clips of the training split);
+- `static-qdq-pointwise`: the same, depthwise convolutions left in float;
+- `weights-only`: int8 weights, float arithmetic. As good as float, small, but not faster.
+The Fourier convolution, the logarithm and the squeeze-and-excitation stay in float in all of them: their ranges span
+orders of magnitude, and eight bits ruin them (Nagel et al., "A White Paper on Neural Network Quantization", 2021, §2.4).
+The first candidate whose development WER is within `TOLERATED` of the best one wins; all are recorded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from voice_pipeline.packaging.errors import MissingInputError, QuantisationError
+from voice_pipeline.packaging.export import INPUT, checkpoint_folder, exported, float_model_path
+from voice_pipeline.packaging.graph import quantisable_nodes, simplified, weights_to_int8
+from voice_pipeline.schema.base import Record, Sha256
+from voice_pipeline.schema.dataset import ManifestRow, Split
+from voice_pipeline.store.blobs import write_atomically
+from voice_pipeline.store.store import Store
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from voice_pipeline.speech.tokenizer import CharTokenizer
+
+CALIBRATION_CLIPS = 128
+DEVELOPMENT_CLIPS = 80
+TOLERATED = 0.005
+"""WER (a fraction) by which a faster candidate may be worse than the best one."""
+
+
+class Candidate(Record):
+    """One way to quantise, as measured: development WER, median latency of those clips (ms), file size (bytes)."""
+
+    method: str
+    wer: float
+    latency_p50_ms: float
+    size: int
+    sha256: Sha256
+
+
+class QuantisedModel(Record):
+    """The chosen int8 graph, and what it was chosen from. `candidates[0]` is the float graph."""
+
+    model_version: str
+    float_sha256: Sha256
+    sha256: Sha256
+    size: int
+    method: str
+    calibration_clips: int
+    development_clips: int
+    development_words: int
+    candidates: tuple[Candidate, ...]
+    seconds: float
+
+    def wer_of(self, method: str) -> float:
+        """Development WER of one candidate (`float` for the graph before quantisation)."""
+        return next(candidate.wer for candidate in self.candidates if candidate.method == method)
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A clip to calibrate with or to score on. `samples`: float32 (N,), 16 kHz."""
+
+    text: str
+    samples: NDArray[np.float32]
+
+
+def int8_model_path(store: Store, model_version: str) -> Path:
+    return store.settings.models / model_version / "int8" / "model.onnx"
+
+
+def quantise(store: Store, model_version: str) -> QuantisedModel:
+    """Quantise the exported graph of `model_version`; a choice already made for the same graph stands.
+
+    Raises:
+        MissingInputError: the model was not exported, or its dataset has no clips left.
+    """
+    known, export = quantised(store, model_version), exported(store, model_version)
+    if export is None:
+        raise MissingInputError(f"model {model_version} has no intact ONNX graph; materialise onnx_model first")
+    if known is not None and known.float_sha256 == export.sha256:
+        return known
+    from voice_pipeline.speech.tokenizer import CharTokenizer
+
+    started = time.perf_counter()
+    tokenizer = CharTokenizer.from_json((checkpoint_folder(store, model_version) / "tokenizer.json").read_text())
+    calibration = _clips(store, model_version, (Split.TRAIN,), CALIBRATION_CLIPS)
+    development = _clips(store, model_version, (Split.DEV, Split.TRAIN), DEVELOPMENT_CLIPS)
+    source = float_model_path(store, model_version)
+    with tempfile.TemporaryDirectory() as folder:
+        files = make_candidates(source, calibration, Path(folder))
+        measured = {name: measure(name, path, tokenizer, development) for name, path in files.items()}
+        chosen = choose([candidate for name, candidate in measured.items() if name != "float"])
+        graph = files[chosen.method].read_bytes()
+    record = QuantisedModel(
+        model_version=model_version,
+        float_sha256=export.sha256,
+        sha256=chosen.sha256,
+        size=chosen.size,
+        method=chosen.method,
+        calibration_clips=len(calibration),
+        development_clips=len(development),
+        development_words=sum(len(clip.text.split()) for clip in development),
+        candidates=tuple(measured.values()),
+        seconds=time.perf_counter() - started,
+    )
+    path = int8_model_path(store, model_version)
+    write_atomically(path, graph)
+    write_atomically(path.with_name("quantisation.json"), record.model_dump_json(indent=2).encode())
+    return record
+
+
+def quantised(store: Store, model_version: str) -> QuantisedModel | None:
+    """The record of an earlier quantisation whose file is still what it was, or None."""
+    path = int8_model_path(store, model_version)
+    try:
+        record = QuantisedModel.model_validate_json(path.with_name("quantisation.json").read_bytes())
+        intact = hashlib.sha256(path.read_bytes()).hexdigest() == record.sha256
+    except (OSError, ValueError):
+        return None
+    return record if intact else None
+
+
+def choose(candidates: Sequence[Candidate]) -> Candidate:
+    """The first candidate, in order of preference, within `TOLERATED` of the best word error rate.
+
+    Raises:
+        QuantisationError: there is none to choose from.
+    """
+    if not candidates:
+        raise QuantisationError("no quantised candidate was made; look at the exported graph")
+    best = min(candidate.wer for candidate in candidates)
+    return next(candidate for candidate in candidates if candidate.wer <= best + TOLERATED)
+
+
+def make_candidates(source: Path, calibration: Sequence[Heard], folder: Path) -> dict[str, Path]:
+    """Write every candidate of the float graph `source` into `folder`; `float` itself comes first, then by preference."""
+    simple = folder / "simplified.onnx"
+    simple.write_bytes(simplified(source))
+    nodes = quantisable_nodes(simple)
+    every = nodes.depthwise + nodes.dense
+    weights_only = folder / "weights-only.onnx"
+    weights_only.write_bytes(weights_to_int8(simple, set(every)))
+    return {
+        "float": source,
+        "static-qdq": _static(simple, calibration, folder / "static-qdq.onnx", every),
+        "static-qdq-pointwise": _static(simple, calibration, folder / "static-qdq-pointwise.onnx", nodes.dense),
+        "weights-only": weights_only,
+    }
+
+
+def _static(source: Path, calibration: Sequence[Heard], target: Path, nodes: Sequence[str]) -> Path:
+    """Static quantisation of `nodes`, with activation ranges seen on `calibration`."""
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        CalibrationMethod,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
+
+    class Clips(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._feeds: Iterator[dict[str, Any]] = iter({INPUT: clip.samples[None, :]} for clip in calibration)
+
+        def get_next(self) -> dict[str, Any] | None:
+            return next(self._feeds, None)
+
+    with _quiet():
+        quantize_static(
+            str(source),
+            str(target),
+            Clips(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+            nodes_to_quantize=list(nodes),
+        )
+    return target
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """ONNX Runtime's quantiser logs advice to the root logger; it is heeded in `graph.simplified`."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+
+
+def measure(method: str, path: Path, tokenizer: CharTokenizer, clips: Sequence[Heard]) -> Candidate:
+    """Hear `clips` with the graph at `path`, one thread."""
+    import numpy as np
+
+    from voice_pipeline.speech.recogniser import OnnxRecogniser
+    from voice_pipeline.speech.scoring import corpus_wer, score
+
+    recogniser = OnnxRecogniser(path, tokenizer)
+    heard = [recogniser.transcribe(clip.samples) for clip in clips]
+    data = path.read_bytes()
+    return Candidate(
+        method=method,
+        wer=corpus_wer([score(clip.text, answer.text) for clip, answer in zip(clips, heard, strict=True)]),
+        latency_p50_ms=float(np.median([answer.latency_ms for answer in heard])),
+        size=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+    )
+
+
+def _clips(store: Store, model_version: str, splits: tuple[Split, ...], count: int) -> list[Heard]:
+    """Up to `count` clips of the first split that has any, spread evenly over device class, accent and speaker."""
+    from voice_pipeline.packaging.provenance import training_spec
+    from voice_pipeline.speech.audio import decode
+    from voice_pipeline.store.manifest import dataset_folder, read_audio, read_manifest
+
+    dataset_version = training_spec(store, model_version).dataset_version
+    folder = dataset_folder(store, dataset_version)
+    rows = read_manifest(store, folder)
+    for split in splits:
+        chosen = spread([row for row in rows if row.split == split], count)
+        clips = [Heard(row.text, decode(audio)) for row, audio in read_audio(store, chosen, folder)]
+        if clips:
+            return clips
+    raise MissingInputError(
+        f"dataset {dataset_version} has no clips left for model {model_version}; snapshot a new one"
+    )
+
+
+def spread(rows: Sequence[ManifestRow], count: int) -> list[ManifestRow]:
+    """`count` rows at even steps through the rows in order of stratum, then of digest: every stratum gets its share."""
+    ordered = sorted(rows, key=lambda row: (row.device_class, row.microphone, row.accent, row.content_sha256))
+    if len(ordered) <= count:
+        return ordered
+    return [ordered[index * len(ordered) // count] for index in range(count)]
