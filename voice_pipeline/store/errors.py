@@ -45,3 +45,7 @@ class UnknownDatasetError(StoreError):
 
 class DamagedManifestError(StoreError):
     """A dataset's manifest is missing, is no parquet file, or does not match its digest."""
+
+
+class MissingFeaturesError(StoreError):
+    """Features were never published, or a join did not give a row for each clip."""

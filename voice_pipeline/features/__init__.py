@@ -1,0 +1,1 @@
+"""Features: scalars per clip and per device profile, in Feast, joined point in time."""

@@ -1,0 +1,138 @@
+"""The feature store of a home: Feast over DuckDB (offline) and SQLite (online), as `feature_repo/` defines it.
+
+The `feast` command and this module read the same two files, so there is one truth: `feature_store.yaml` with this
+home's path put in, and the objects of `definitions.py`. Importing Feast takes seconds, so it happens at first use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from voice_pipeline.settings import PROJECT_ROOT, QUIET
+from voice_pipeline.store.errors import MissingFeaturesError, StoreError
+from voice_pipeline.store.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FEATURE_REPO = PROJECT_ROOT / "feature_repo"
+FEATURE_SERVICE = "clip_features_v1"
+HOME_VARIABLE = "${VOICE_PIPELINE_HOME}"
+
+Features = dict[str, float | None]
+
+
+def source_folder(store: Store) -> Path:
+    """Where the parquet files lie that Feast reads."""
+    return store.settings.feast_repo / "data"
+
+
+def is_published(store: Store) -> bool:
+    """Whether features were ever published in this home; cheap, imports nothing."""
+    return (store.settings.feast_repo / "registry.db").exists() and (store.settings.feast_repo / "online.db").exists()
+
+
+def publish_sources(store: Store, since: datetime, until: datetime, afresh: bool) -> None:
+    """Register the definitions and bring the online store up to date with the parquet files.
+
+    Args:
+        since: rows known earlier than this are online already (ignored with `afresh`).
+        until: rows known later than this are not served yet.
+        afresh: empty the online store first, so that rows which left the sources leave it too.
+    """
+    with feature_store(store) as feast_store:
+        objects = _definitions().feature_objects(source_folder(store))
+        if afresh:
+            (store.settings.feast_repo / "online.db").unlink(missing_ok=True)
+            (store.settings.feast_repo / "registry.db").unlink(missing_ok=True)
+            feast_store.refresh_registry()
+        feast_store.apply(objects)
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            feast_store.materialize(since, until)
+
+
+def online_features(store: Store, profiles: Mapping[str, str]) -> dict[str, Features]:
+    """What is known now about clips.
+
+    Args:
+        profiles: clip id → device profile (`device_class|microphone|locale`).
+
+    Returns:
+        clip id → feature name → value, None where nothing is known; clips Feast never heard of have all None.
+        Empty where nothing was ever published.
+    """
+    if not profiles or not is_published(store):
+        return {}
+    with feature_store(store) as feast_store:
+        answer = feast_store.get_online_features(
+            features=feast_store.get_feature_service(FEATURE_SERVICE),
+            entity_rows=[{"clip_id": clip, "device_profile": profile} for clip, profile in profiles.items()],
+        ).to_dict()
+    names = [name for name in answer if name not in ("clip_id", "device_profile")]
+    return {
+        clip: {name: _value(answer[name][position]) for name in names}
+        for position, clip in enumerate(answer["clip_id"])
+    }
+
+
+def features_at(store: Store, entities: pd.DataFrame) -> pd.DataFrame:
+    """Point-in-time join: each row of `entities` (clip_id, device_profile, event_timestamp) with what was known then.
+
+    Raises:
+        MissingFeaturesError: features were never published, or the join lost or doubled rows.
+    """
+    if not is_published(store):
+        raise MissingFeaturesError("no features are published in this home; materialise feature_store first")
+    with feature_store(store) as feast_store:
+        service = feast_store.get_feature_service(FEATURE_SERVICE)
+        joined: pd.DataFrame = feast_store.get_historical_features(entity_df=entities, features=service).to_df()
+    if len(joined) != len(entities) or set(joined["clip_id"]) != set(entities["clip_id"]):
+        raise MissingFeaturesError(
+            f"the point-in-time join gave {len(joined)} rows for {len(entities)} clips; check the offline store type"
+        )
+    return joined
+
+
+@contextlib.contextmanager
+def feature_store(store: Store) -> Iterator[Any]:
+    """The `feast.FeatureStore` of this home."""
+    os.environ.update(QUIET)
+    from feast import FeatureStore
+    from feast.repo_config import RepoConfig
+
+    text = (FEATURE_REPO / "feature_store.yaml").read_text()
+    store.settings.feast_repo.mkdir(parents=True, exist_ok=True)
+    config = RepoConfig(**yaml.safe_load(text.replace(HOME_VARIABLE, str(store.settings.root))))
+    config.repo_path = store.settings.feast_repo
+    yield FeatureStore(config=config)
+
+
+def service_features() -> Sequence[str]:
+    """Names of the features that the service serves, in its order."""
+    objects = _definitions().feature_objects(Path())
+    service = next(o for o in objects if getattr(o, "name", "") == FEATURE_SERVICE)
+    return [feature.name for projection in service.feature_view_projections for feature in projection.features]
+
+
+def _definitions() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("voice_pipeline_feature_repo", FEATURE_REPO / "definitions.py")
+    if spec is None or spec.loader is None:
+        raise StoreError(f"{FEATURE_REPO}/definitions.py cannot be loaded; is the installation whole?")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _value(value: Any) -> float | None:
+    return None if value is None or math.isnan(value) else float(value)
