@@ -32,12 +32,12 @@ class Noise:
     samples: Samples
 
 
-def noise_bank(store: Store, noise_ids: Sequence[str] = ()) -> list[Noise]:
-    """Noises of this home in id order (only `noise_ids` where given), never empty: pink noise stands in for none."""
+def noise_bank(store: Store, noise_ids: Sequence[str] | None = None) -> list[Noise]:
+    """Noises of this home in id order, only `noise_ids` where given; pink noise stands in for none, so never empty."""
     from voice_pipeline.speech.audio import decode
 
     statement = select(table).where(table.c.kind == "noise").order_by(table.c.noise_id)
-    if noise_ids:
+    if noise_ids is not None:
         statement = statement.where(table.c.noise_id.in_(list(noise_ids)))
     bank = [
         Noise(row["noise_id"], decode(store.blobs.get(row["blob_key"], row["sha256"])))

@@ -40,8 +40,8 @@ class EvalSuite(Record):
     """A frozen, named set of test clips, speaker-disjoint from all training data.
 
     `conditions` are the ways each clip is played: `clean`, or `noise_10db` = mixed with noise at 10 dB SNR,
-    the noise and its offset drawn from `seed` and the clip id. `noise_ids` pins which noises are drawn from; empty means
-    all that this home holds.
+    the noise and its offset drawn from `seed` and the clip id. `noise_ids` are the noises drawn from; none means
+    synthesised pink noise.
     """
 
     suite_id: str

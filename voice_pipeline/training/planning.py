@@ -104,8 +104,9 @@ def plan(store: Store, policy: RetrainPolicy, decision: RetrainDecision) -> Plan
 
 
 def build_spec(store: Store, policy: RetrainPolicy, cause: RetrainCause) -> TrainingSpec:
-    """Everything that decides the weights. A first model starts from nothing, a later one from the live model if that has
-    the shape that the profile trains.
+    """Everything that decides the weights.
+
+    A first model starts from nothing, a later one from the live model if that has the shape that the profile trains.
     """
     dataset_version = cause.dataset_version or _newest_dataset_version(store)
     profile = profile_of(store, policy)

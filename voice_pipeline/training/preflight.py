@@ -36,8 +36,10 @@ class Finding:
 
 
 def check_data(store: Store, plan: Plan) -> list[Finding]:
-    """Whether the dataset version may and can be trained on: readable, splits filled, no speaker in two of them, consent to
-    train standing for every train and dev clip, texts in the alphabet, features joined.
+    """Whether the dataset version may and can be trained on.
+
+    Readable, splits filled, no speaker in two of them, no clip of a frozen suite, consent to train standing for every
+    train and dev clip, texts in the alphabet, features joined.
     """
     try:
         rows = manifest_rows(store, plan.spec.dataset_version)
@@ -56,7 +58,7 @@ def check_data(store: Store, plan: Plan) -> list[Finding]:
 
 
 def check_machine(store: Store, plan: Plan, limits: Preflight) -> list[Finding]:
-    """Whether this machine can train the plan: room on disk, memory, the parent's checkpoint, and one batch that learns."""
+    """Whether this machine can train the plan: disk, memory, the parent's checkpoint, and one batch that learns."""
     free_disk = shutil.disk_usage(store.settings.root).free // MEGABYTE
     free_memory = available_memory_mb()
     return [
@@ -79,7 +81,9 @@ def available_memory_mb(meminfo: Path = Path("/proc/meminfo")) -> int:
 
 def _splits(rows: list[ManifestRow]) -> Finding:
     counts = {split.value: sum(row.split is split for row in rows) for split in Split}
-    return Finding("splits", counts["train"] > 0 and counts["dev"] > 0, ", ".join(f"{k} {v}" for k, v in counts.items()))
+    return Finding(
+        "splits", counts["train"] > 0 and counts["dev"] > 0, ", ".join(f"{k} {v}" for k, v in counts.items())
+    )
 
 
 def _disjoint(rows: list[ManifestRow]) -> Finding:

@@ -87,7 +87,7 @@ def registry_sensor(context: SensorEvaluationContext, store: ResourceParam[Store
     if now.champion is None and now.challenger is None:
         yield SkipReason("no release yet")
     else:
-        key = digest({"champion": now.champion, "challenger": now.challenger, "head": now.head})
+        key = digest({"champion": now.champion, "challenger": now.challenger, "since": now.since})
         yield RunRequest(run_key=key)
 
 

@@ -16,7 +16,7 @@ from sqlalchemy import select, update
 
 from voice_pipeline.schema.training import EvaluationReport, SliceResult, TrainingSpec
 from voice_pipeline.settings import QUIET
-from voice_pipeline.store.releases import in_progress, live
+from voice_pipeline.store.releases import in_progress, live, release_views
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import dataset_versions, models
 
@@ -31,19 +31,25 @@ TAG = "model_version"
 
 @dataclass(frozen=True)
 class Standing:
-    """Which model is live and which one is on its way, by the ledger; None where there is none."""
+    """Which model is live and which one is on its way, by the ledger; None where there is none.
+
+    `since` is the ledger line that last began or ended either: the same pair at another time is another standing.
+    """
 
     champion: str | None
     challenger: str | None
+    since: int
 
 
 def standing(store: Store) -> Standing:
     """Champion = the release in production; challenger = the newest release that has neither ended nor become live."""
     champion = live(store)
     coming = in_progress(store)
+    turns = [view.transitions[-1].seq for view in release_views(store) if view.ended or view is champion]
     return Standing(
         champion=champion.model_version if champion else None,
         challenger=coming[-1].model_version if coming else None,
+        since=max([*turns, *(view.transitions[0].seq for view in coming)], default=0),
     )
 
 

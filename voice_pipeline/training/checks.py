@@ -1,0 +1,89 @@
+"""Shell: what must hold before minutes are spent on a model, and what should hold after."""
+
+from dagster import (
+    AssetCheckExecutionContext,
+    AssetCheckResult,
+    AssetCheckSeverity,
+    MetadataValue,
+    ResourceParam,
+    asset_check,
+)
+
+from voice_pipeline.partitions import model_version
+from voice_pipeline.store.store import Store
+from voice_pipeline.training import preflight, verdicts
+from voice_pipeline.training.planning import find_plan, read_policy
+from voice_pipeline.training.preflight import Finding
+from voice_pipeline.training.presentation import findings_table
+
+
+def _result(findings: list[Finding], severity: AssetCheckSeverity) -> AssetCheckResult:
+    failed = "; ".join(f"{finding.name}: {finding.detail}" for finding in findings if not finding.passed)
+    return AssetCheckResult(
+        passed=not failed,
+        severity=severity,
+        description=failed or "all hold",
+        metadata={"findings": MetadataValue.md(findings_table(findings))},
+    )
+
+
+@asset_check(
+    asset="training_plan",
+    partitions_def=model_version,
+    blocking=True,
+    description="The data is readable, speaker-disjoint, in no suite, and every clip's consent to train stands.",
+)
+def data_may_be_used(context: AssetCheckExecutionContext, store: ResourceParam[Store]) -> AssetCheckResult:
+    plan = find_plan(store, context.partition_key)
+    return _result(preflight.check_data(store, plan), AssetCheckSeverity.ERROR)
+
+
+@asset_check(
+    asset="training_plan",
+    partitions_def=model_version,
+    blocking=True,
+    description="Disk, memory and the parent's checkpoint are there, and one batch of this very plan learns.",
+)
+def machine_is_ready(context: AssetCheckExecutionContext, store: ResourceParam[Store]) -> AssetCheckResult:
+    plan = find_plan(store, context.partition_key)
+    return _result(preflight.check_machine(store, plan, read_policy(store).preflight), AssetCheckSeverity.ERROR)
+
+
+@asset_check(
+    asset="acoustic_model",
+    partitions_def=model_version,
+    blocking=True,
+    description="The checkpoint is the one that the catalogue names, and every weight is a finite number.",
+)
+def weights_are_sound(context: AssetCheckExecutionContext, store: ResourceParam[Store]) -> AssetCheckResult:
+    return _result(verdicts.check_weights(store, context.partition_key), AssetCheckSeverity.ERROR)
+
+
+@asset_check(
+    asset="acoustic_model",
+    partitions_def=model_version,
+    description="The network learnt: the loss fell and the dev WER is below the policy's alarm.",
+)
+def network_learnt(context: AssetCheckExecutionContext, store: ResourceParam[Store]) -> AssetCheckResult:
+    findings = verdicts.check_learning(store, context.partition_key, read_policy(store).alarms)
+    return _result(findings, AssetCheckSeverity.WARN)
+
+
+@asset_check(
+    asset="confidence_model",
+    partitions_def=model_version,
+    description="Confidence means what it says: out-of-fold calibration error below the policy's alarm.",
+)
+def confidence_is_calibrated(context: AssetCheckExecutionContext, store: ResourceParam[Store]) -> AssetCheckResult:
+    findings = verdicts.check_calibration(store, context.partition_key, read_policy(store).alarms)
+    return _result(findings, AssetCheckSeverity.WARN)
+
+
+@asset_check(
+    asset="evaluation_report",
+    partitions_def=model_version,
+    description="Every slice has enough speakers for its interval to mean something.",
+)
+def slices_have_speakers(context: AssetCheckExecutionContext, store: ResourceParam[Store]) -> AssetCheckResult:
+    findings = verdicts.check_slices(store, context.partition_key, read_policy(store).alarms)
+    return _result(findings, AssetCheckSeverity.WARN)

@@ -1,0 +1,131 @@
+"""The steps from a plan to a model card, one function an asset. Each can be repeated: it finds or replaces its result.
+
+The weights are made in a subprocess (`worker`); everything here reads what it left behind, keeps the figures in the
+catalogue and tells MLflow.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select, update
+
+from voice_pipeline.evaluation.artifacts import CONFIDENCE, FLOAT, checkpoint_folder, report_for
+from voice_pipeline.evaluation.suites import current_suite
+from voice_pipeline.schema.training import EvaluationReport
+from voice_pipeline.store.blobs import write_atomically
+from voice_pipeline.store.store import Store
+from voice_pipeline.store.tables import models
+from voice_pipeline.training.card import write_card
+from voice_pipeline.training.charts import learning_curve_png
+from voice_pipeline.training.confidence import Calibration, fit_confidence, read_calibration
+from voice_pipeline.training.plan_errors import NotTrainedError
+from voice_pipeline.training.planning import TRAINED, Plan, find_plan
+from voice_pipeline.training.presentation import training_figures
+from voice_pipeline.training.tracking import log_evaluation, log_training, register
+
+CURVE = "learning_curve.png"
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A finished training: its plan, one mapping an epoch (`epoch`, `loss`, `dev_wer`, `seconds`), the curve as PNG."""
+
+    plan: Plan
+    epochs: tuple[dict[str, Any], ...]
+    curve: bytes
+    mlflow_run_id: str
+
+
+def train_model(store: Store, model_version: str) -> TrainedModel:
+    """Train the planned model (or find it trained), keep its figures, log it.
+
+    Raises:
+        UnknownPlanError: it was never planned.
+        TrainingError: the worker failed; its one line says why.
+    """
+    from voice_pipeline.training.worker import run_worker
+
+    plan = find_plan(store, model_version)
+    run_worker(store, model_version)
+    epochs = read_epochs(store, model_version)
+    curve = learning_curve_png(epochs)
+    path = store.settings.models / model_version / CURVE
+    write_atomically(path, curve)
+    _keep_figures(store, model_version, epochs)
+    config = checkpoint_folder(store, model_version) / "config.json"
+    run_id = log_training(store, model_version, plan.spec, epochs, [path, config])
+    return TrainedModel(plan, tuple(epochs), curve, run_id)
+
+
+def calibrate_model(store: Store, model_version: str) -> Calibration:
+    """Fit the confidence model of a trained model. Raises `NotTrainedError`, `NothingToFitError`."""
+    plan = trained(store, model_version)
+    return fit_confidence(store, model_version, plan.spec.dataset_version)
+
+
+def evaluate_model(store: Store, model_version: str) -> EvaluationReport:
+    """The float model on the newest frozen suite: stored report if it is of these weights, else heard now."""
+    trained(store, model_version)
+    report = report_for(store, model_version, FLOAT, current_suite(store))
+    log_evaluation(store, report)
+    return report
+
+
+def describe_model(store: Store, model_version: str) -> Path:
+    """Write the model card and register the model in MLflow; returns the Markdown card."""
+    plan = trained(store, model_version)
+    report = report_for(store, model_version, FLOAT, current_suite(store))
+    calibration = read_calibration(checkpoint_folder(store, model_version))
+    card = write_card(store, plan, report, calibration)
+    register(store, model_version, card)
+    return card
+
+
+def trained(store: Store, model_version: str) -> Plan:
+    """The plan of a model whose training has finished. Raises `NotTrainedError`."""
+    plan = find_plan(store, model_version)
+    if not (checkpoint_folder(store, model_version) / "model.pt").is_file():
+        raise NotTrainedError(f"model {model_version} has no checkpoint; materialise acoustic_model for it first")
+    return plan
+
+
+def confidence_sha256(store: Store, model_version: str) -> str | None:
+    """What the catalogue holds as digest of the fitted confidence model, or None."""
+    found = store.database.scalar(select(models.c.confidence_sha256).where(models.c.model_version == model_version))
+    there = (checkpoint_folder(store, model_version) / CONFIDENCE).is_file()
+    return str(found) if found and there else None
+
+
+def read_epochs(store: Store, model_version: str) -> list[dict[str, Any]]:
+    """The epochs that the worker reported, in order; of one that was reported twice (after a crash) the later line."""
+    path = store.settings.models / model_version / "progress.jsonl"
+    if not path.exists():
+        return []
+    by_epoch: dict[int, dict[str, Any]] = {}
+    for line in path.read_text().splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue  # a line torn by a crash; its epoch is trained and reported again
+        if isinstance(row, dict) and "epoch" in row and "loss" in row:
+            by_epoch[int(row["epoch"])] = row
+    return [by_epoch[number] for number in sorted(by_epoch)]
+
+
+def _keep_figures(store: Store, model_version: str, epochs: Sequence[dict[str, Any]]) -> None:
+    with store.database.write() as connection:
+        row = connection.execute(select(models).where(models.c.model_version == model_version)).mappings().one()
+        connection.execute(
+            update(models)
+            .where(models.c.model_version == model_version)
+            .values(
+                state=TRAINED,
+                trained_at=row["trained_at"] or store.now().isoformat(),
+                metrics={**(row["metrics"] or {}), **training_figures(epochs)},
+            )
+        )

@@ -1,0 +1,84 @@
+"""What is looked at once a model is trained. Findings only; whether they stop anything is the shell's to say."""
+
+from __future__ import annotations
+
+import math
+
+from sqlalchemy import select
+
+from voice_pipeline.evaluation.artifacts import FLOAT, checkpoint_folder
+from voice_pipeline.evaluation.report import find_report
+from voice_pipeline.evaluation.suites import current_suite
+from voice_pipeline.schema.retrain_policy import Alarms
+from voice_pipeline.speech.errors import SpeechError
+from voice_pipeline.store.store import Store
+from voice_pipeline.store.tables import models
+from voice_pipeline.training.checkpoints import checkpoint_digest
+from voice_pipeline.training.confidence import read_calibration
+from voice_pipeline.training.errors import TrainingError
+from voice_pipeline.training.preflight import Finding
+from voice_pipeline.training.stages import confidence_sha256, read_epochs
+
+
+def check_weights(store: Store, model_version: str) -> list[Finding]:
+    """The checkpoint folder is complete, is the one in the catalogue, and all its weights are finite."""
+    folder = checkpoint_folder(store, model_version)
+    named = store.database.scalar(select(models.c.checkpoint_sha256).where(models.c.model_version == model_version))
+    try:
+        found = checkpoint_digest(folder)
+        finite = _all_finite(store, model_version)
+    except (TrainingError, SpeechError) as error:
+        return [Finding("checkpoint", False, str(error))]
+    return [
+        Finding("checkpoint", found == named, f"sha256 {found[:12]}, the catalogue names {str(named)[:12]}"),
+        Finding("finite weights", finite, "all weights are finite" if finite else "some weights are not finite"),
+    ]
+
+
+def check_learning(store: Store, model_version: str, alarms: Alarms) -> list[Finding]:
+    """The loss fell over the run, and the best dev WER is below the alarm."""
+    epochs = read_epochs(store, model_version)
+    if not epochs:
+        return [Finding("epochs", False, "the worker reported no epoch")]
+    first, last = epochs[0]["loss"], epochs[-1]["loss"]
+    best = min(row["dev_wer"] for row in epochs)
+    return [
+        Finding("loss", math.isfinite(last) and last <= first, f"{first:.3f} → {last:.3f} in {len(epochs)} epochs"),
+        Finding("dev WER", best <= alarms.dev_wer, f"{best:.1%}, alarm at {alarms.dev_wer:.0%}"),
+    ]
+
+
+def check_calibration(store: Store, model_version: str, alarms: Alarms) -> list[Finding]:
+    """A confidence model is there, was fitted on speakers that the network does not know, and is calibrated."""
+    calibration = read_calibration(checkpoint_folder(store, model_version))
+    if calibration is None or confidence_sha256(store, model_version) is None:
+        return [Finding("confidence model", False, "none was fitted; materialise confidence_model")]
+    error = calibration.expected_calibration_error
+    return [
+        Finding("fitted on", calibration.fitted_on == "dev", f"{calibration.fitted_on}, {calibration.clips} clips"),
+        Finding(
+            "calibration error",
+            error <= alarms.calibration_error,
+            f"{error:.3f}, alarm at {alarms.calibration_error:g}; AUC {calibration.auc:.3f}",
+        ),
+    ]
+
+
+def check_slices(store: Store, model_version: str, alarms: Alarms) -> list[Finding]:
+    """Each slice of the report on the newest suite has at least the policy's number of speakers."""
+    report = find_report(store, model_version, FLOAT, current_suite(store).digest)
+    if report is None:
+        return [Finding("report", False, "no report on the newest suite; materialise evaluation_report")]
+    return [
+        Finding(part.slice, part.speakers >= alarms.slice_speakers, f"{part.speakers} speakers, {part.words} words")
+        for part in (report.overall, *report.slices)
+    ]
+
+
+def _all_finite(store: Store, model_version: str) -> bool:
+    import torch
+
+    from voice_pipeline.speech.recogniser import load_checkpoint
+
+    model, _ = load_checkpoint(checkpoint_folder(store, model_version))
+    return all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values())
