@@ -4,9 +4,9 @@ The live model's corrected share of words is compared with that of its own first
 inputs**: events are stratified by terciles of SNR and duration of the reference, and each stratum counts by its share
 of the reference (direct standardisation; Kitagawa 1955). A shift of the inputs alone therefore moves nothing here;
 where inputs have drifted so far that the strata no longer overlap, coverage is too low and nothing is concluded. The
-interval of the rise resamples devices (cluster bootstrap, Davison and Hinkley 1997 §3.8). Beside it: the expected calibration
-error of the device's confidence (Naeini et al., 2015) and, on the labelled random audit stream, WER against the model's
-own evaluation. A rise asks for labels; a rise that audited labels confirm asks for training.
+interval of the rise resamples devices (cluster bootstrap, Davison and Hinkley 1997 §3.8). Beside it: the expected
+calibration error of the device's confidence (Naeini et al., 2015) and, on the labelled random audit stream, WER against
+the model's own evaluation. A rise asks for labels; a rise that audited labels confirm asks for training.
 """
 
 from __future__ import annotations

@@ -73,6 +73,14 @@ def open_incidents(store: Store, kind: IncidentKind | None = None) -> list[Incid
     return [_incident(row) for row in store.database.rows(statement)]
 
 
+def incidents(store: Store, kind: IncidentKind | None = None) -> list[Incident]:
+    """All incidents, open and closed, oldest first."""
+    statement = select(table).order_by(table.c.opened_at, table.c.incident_id)
+    if kind is not None:
+        statement = statement.where(table.c.kind == kind.value)
+    return [_incident(row) for row in store.database.rows(statement)]
+
+
 def find_incident(store: Store, incident_id: str) -> Incident:
     """The incident with that id, open or closed.
 
