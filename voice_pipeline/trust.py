@@ -1,8 +1,9 @@
 """The checks that make a bundle trustworthy, the same for whoever makes it, gates it or runs it.
 
 Promise: `verify_bundle` returns a manifest only if every file of the folder is named in it with its length and sha256,
-nothing else lies there, and an OpenSSF model-signing signature (https://github.com/sigstore/model-transparency) made with
-the matching EC key covers the whole folder, manifest included. The signature lies beside the folder, never inside it.
+nothing else lies there, and an OpenSSF model-signing signature (https://github.com/sigstore/model-transparency) made
+with the matching EC key covers the whole folder, manifest included. The signature lies beside the folder, never
+inside it.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def verify_signature(folder: Path, signature: Path, public_key: bytes) -> None:
         key.flush()
         try:
             verifying.Config().use_elliptic_key_verifier(public_key=key.name).verify(folder, signature)
-        except Exception as error:  # noqa: BLE001 - whatever a forged signature makes the parser raise is a refusal
+        except Exception as error:
             raise SignatureRefusedError(
                 f"signature of bundle {folder.name} is refused ({type(error).__name__}: {error}); it must not be used"
             ) from error

@@ -1,8 +1,9 @@
 """Two places for a model, one active (blue-green): an update fills the other one and then swaps in a single move.
 
-Promise: whatever instant the power fails, `active()` is a bundle that was whole and verified when it was activated. A new
-bundle lands in a staging folder, moves into the idle slot by `rename`, and becomes active by replacing one small
-file; both are atomic on POSIX file systems (rename(2)). What a crash leaves behind is swept when the slots are next opened.
+Promise: whatever instant the power fails, `active()` is a bundle that was whole and verified when it was activated. A
+new bundle lands in a staging folder, moves into the idle slot by `rename`, and becomes active by replacing one small
+file; both are atomic on POSIX file systems (rename(2)). What a crash leaves behind is swept when the slots are next
+opened.
 """
 
 from __future__ import annotations

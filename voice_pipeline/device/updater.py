@@ -128,7 +128,7 @@ def _http_fetcher(http: httpx.Client) -> FetcherInterface:
     class HttpFetcher(FetcherInterface):
         def _fetch(self, url: str) -> Iterator[bytes]:
             try:
-                with http.stream("GET", url) as response:
+                with http.stream("GET", url, headers={"accept-encoding": "identity"}) as response:
                     if response.status_code != httpx.codes.OK:
                         raise DownloadHTTPError(f"{url} answered {response.status_code}", response.status_code)
                     yield from response.iter_raw()

@@ -8,9 +8,9 @@
                 golden/*.wav       synthetic speech with the text this model makes of it
 <model_version>.sig                signature over the whole folder
 ```
-Promise: a bundle is in the catalogue only after it was signed and verified on disk; a build killed half-way is done again,
-a bundle once catalogued is never rebuilt: its digest is what gates and releases refer to. Golden sounds were spoken by a
-synthesiser (eSpeak NG), so no person's voice travels to devices.
+Promise: a bundle is in the catalogue only after it was signed and verified on disk; a build killed half-way is done
+again, a bundle once catalogued is never rebuilt: its digest is what gates and releases refer to. Golden sounds were
+spoken by a synthesiser (eSpeak NG), so no person's voice travels to devices.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def build_bundle(store: Store, model_version: str) -> BundleManifest:
 
 
 def publish(store: Store, model_version: str) -> BundleManifest:
-    """Offer the catalogued bundle in the update repository; the first time, a ledger line says so. Repeats change nothing.
+    """Offer the catalogued bundle in the update repository; the first time a ledger line says so, repeats do nothing.
 
     Raises:
         MissingInputError: no bundle of that model is catalogued.

@@ -1,7 +1,7 @@
-"""Golden vectors: sounds with the answer this very model gives, which a device asks for again before it trusts a bundle.
+"""Golden vectors: sounds with the answer this very model gives; a device asks again before it trusts a bundle.
 
-The sounds (`golden_sounds/`) are synthetic speech. A vector is kept if the answer does not hang on how the runtime computes:
-the graph as it stands, the graph without any optimisation, and the `.ort` form must all decode alike.
+The sounds (`golden_sounds/`) are synthetic speech. A vector is kept if the answer does not hang on how the runtime
+computes: the graph as it stands, the graph without any optimisation, and the `.ort` form must all decode alike.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ KEPT = 3
 def golden_vectors(folder: Path) -> tuple[GoldenVector, ...]:
     """Write up to `KEPT` WAV files into `folder/golden` and return their vectors.
 
-    `folder` holds `model.onnx`, `model.ort` and `tokenizer.json`. If no sound decodes alike everywhere, all are taken: then
-    the mean log-probability has to tell.
+    `folder` holds `model.onnx`, `model.ort` and `tokenizer.json`. If no sound decodes alike everywhere, all are
+    taken: then the mean log-probability has to tell.
     """
     from voice_pipeline.speech.audio import decode, encode_wav
     from voice_pipeline.speech.recogniser import OnnxRecogniser

@@ -25,8 +25,8 @@ class QuantisedNodes:
 def quantisable_nodes(source: Path) -> QuantisedNodes:
     """Convolutions of the encoder: not the Fourier convolution, not squeeze-and-excitation, not the head.
 
-    The Fourier convolution reads the waveform itself (rank 3 weights), squeeze-and-excitation hangs on a mean over time,
-    and the head feeds the softmax.
+    The Fourier convolution reads the waveform itself (rank 3 weights), squeeze-and-excitation hangs on a mean over
+    time, and the head feeds the softmax.
     """
     import onnx
 
@@ -37,7 +37,8 @@ def quantisable_nodes(source: Path) -> QuantisedNodes:
     for node in graph.node:
         for name in node.input:
             consumers.setdefault(name, []).append(node)
-    depthwise, dense = [], []
+    depthwise: list[str] = []
+    dense: list[str] = []
     for node in graph.node:
         if node.op_type != "Conv" or len(shapes.get(node.input[1], ())) != 4:
             continue
@@ -78,7 +79,8 @@ def weights_to_int8(source: Path, nodes: set[str]) -> bytes:
         quantised, scale = symmetric_int8(numpy_helper.to_array(tensor))
         names = [f"{tensor.name}_{part}" for part in ("int8", "scale", "zero")]
         zero = np.zeros(len(scale), np.int8)
-        for name, array in zip(names, (quantised, scale, zero), strict=True):
+        arrays: tuple[NDArray[Any], ...] = (quantised, scale, zero)
+        for name, array in zip(names, arrays, strict=True):
             graph.initializer.append(numpy_helper.from_array(array, name))
         graph.initializer.remove(tensor)
         graph.node.insert(

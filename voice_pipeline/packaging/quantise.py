@@ -1,12 +1,13 @@
 """Int8 by measurement: several quantisations are made, each is heard on development clips, and the words decide.
 
 Candidates, in the order in which devices would like them:
-- `static-qdq`: weights and activations int8 (QDQ, weights per channel, ranges from calibration clips of the training split);
+- `static-qdq`: weights and activations int8 (QDQ, weights per channel, ranges from calibration clips of the training
+  split);
 - `static-qdq-pointwise`: the same, depthwise convolutions left in float;
 - `weights-only`: int8 weights, float arithmetic. As good as float, small, but not faster.
 The Fourier convolution, the logarithm and the squeeze-and-excitation stay in float in all of them: their ranges span
-orders of magnitude, and eight bits ruin them (Nagel et al., "A White Paper on Neural Network Quantization", 2021, §2.4).
-The first candidate whose development WER is within `TOLERATED` of the best one wins; all are recorded.
+orders of magnitude, and eight bits ruin them (Nagel et al., "A White Paper on Neural Network Quantization", 2021,
+§2.4). The first candidate whose development WER is within `TOLERATED` of the best one wins; all are recorded.
 """
 
 from __future__ import annotations
@@ -147,7 +148,7 @@ def choose(candidates: Sequence[Candidate]) -> Candidate:
 
 
 def make_candidates(source: Path, calibration: Sequence[Heard], folder: Path) -> dict[str, Path]:
-    """Write every candidate of the float graph `source` into `folder`; `float` itself comes first, then by preference."""
+    """Write each candidate of the float graph `source` into `folder`; `float` comes first, then by preference."""
     simple = folder / "simplified.onnx"
     simple.write_bytes(simplified(source))
     nodes = quantisable_nodes(simple)

@@ -5,8 +5,8 @@ N.snapshot.json, timestamp.json; consistent snapshots) and `targets/<sha256>.<mo
 Root and targets are signed by the offline keys, snapshot and timestamp by the online keys. The root carries the public
 key that bundles are signed with (`SIGNING_KEY_FIELD`), so a device that pins the root needs to be told nothing else.
 
-Promise: a publication killed anywhere leaves the last one in force, because the timestamp, written last and in one move,
-is the only file that names the others.
+Promise: a publication killed anywhere leaves the last one in force, because the timestamp, written last and in one
+move, is the only file that names the others.
 """
 
 from __future__ import annotations
@@ -231,7 +231,7 @@ def target_name(model_version: str) -> str:
 
 
 def pack(folder: Path) -> bytes:
-    """A bundle folder and its signature as one tar: fixed headers and order, so the same bundle gives the same bytes."""
+    """A bundle folder and its signature as one tar, with fixed headers and order: equal bundles give equal bytes."""
     buffer = io.BytesIO()
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:

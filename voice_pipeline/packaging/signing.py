@@ -1,8 +1,8 @@
-"""Keys of the publisher, and the signature over a whole bundle folder (OpenSSF model-signing, EC P-256, DSSE envelope).
+"""Keys of the publisher, and the signature over a whole bundle folder (OpenSSF model-signing, EC P-256, DSSE).
 
-Under `settings.keys`: `bundle-signing.key` and `.pub` sign bundles; `online/` holds the update repository's snapshot and
-timestamp keys; `offline/` its root and targets keys, which an installation that matters moves to a machine that is not
-on the network (https://theupdateframework.github.io/specification/latest/#role-and-key-management).
+Under `settings.keys`: `bundle-signing.key` and `.pub` sign bundles; `online/` holds the update repository's snapshot
+and timestamp keys; `offline/` its root and targets keys, which an installation that matters moves to a machine that
+is not on the network (https://theupdateframework.github.io/specification/latest/#role-and-key-management).
 """
 
 from __future__ import annotations

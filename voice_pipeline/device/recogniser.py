@@ -1,0 +1,102 @@
+"""The gate between a bundle on the disk and a recogniser in use: signature, files, digest, app version, golden vectors.
+
+Promise: there is no way to a `DeviceRecogniser` around `load_bundle`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from voice_pipeline.device.errors import GoldenMismatchError, IncompatibleBundleError
+from voice_pipeline.schema.bundle import BundleManifest
+from voice_pipeline.trust import DamagedBundleError, verify_bundle
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from voice_pipeline.speech.recogniser import OnnxRecogniser, Recognition
+
+NETWORK = "model.onnx"
+
+
+class DeviceRecogniser:
+    """A verified bundle, loaded, one thread."""
+
+    def __init__(self, manifest: BundleManifest, engine: OnnxRecogniser) -> None:
+        self.manifest = manifest
+        self._engine = engine
+
+    @property
+    def model_version(self) -> str:
+        return self.manifest.model_version
+
+    @property
+    def bundle_digest(self) -> str:
+        return self.manifest.digest
+
+    def transcribe(self, samples: NDArray[np.float32]) -> Recognition:
+        """Recognise float32 mono samples in [-1, 1] at 16 kHz.
+
+        Raises:
+            EmptyAudioError: no samples.
+        """
+        return self._engine.transcribe(samples)
+
+
+def load_bundle(
+    folder: Path, public_key: bytes, bundle_digest: str | None = None, app_version: str | None = None
+) -> DeviceRecogniser:
+    """Verify a bundle folder (its signature beside it), load it, and let it answer its golden vectors.
+
+    Args:
+        public_key: PEM of the publisher's key.
+        bundle_digest: the bundle that was asked for; None accepts any that the publisher signed.
+        app_version: of the app on this device; None skips the compatibility check.
+
+    Raises:
+        TrustError: signature, files or digest do not verify.
+        IncompatibleBundleError: the bundle needs a newer app.
+        GoldenMismatchError: this device computes something else than the publisher did.
+    """
+    from voice_pipeline.speech.confidence import ConfidenceModel
+    from voice_pipeline.speech.errors import SpeechError
+    from voice_pipeline.speech.recogniser import OnnxRecogniser
+    from voice_pipeline.speech.tokenizer import CharTokenizer
+
+    manifest = verify_bundle(folder, public_key, bundle_digest)
+    if app_version is not None and numbers(app_version) < numbers(manifest.min_app_version):
+        raise IncompatibleBundleError(
+            f"model {manifest.model_version} needs app {manifest.min_app_version}, not {app_version}; update the app"
+        )
+    try:
+        engine = OnnxRecogniser(
+            folder / NETWORK,
+            CharTokenizer.from_json((folder / "tokenizer.json").read_text()),
+            ConfidenceModel.from_json((folder / "confidence.json").read_text()),
+            frame_shift_s=manifest.frame_shift_s,
+        )
+    except (SpeechError, OSError) as error:
+        raise DamagedBundleError(f"bundle {folder.name} cannot be loaded: {error}") from error
+    recogniser = DeviceRecogniser(manifest, engine)
+    _answer_golden_vectors(recogniser, folder)
+    return recogniser
+
+
+def _answer_golden_vectors(recogniser: DeviceRecogniser, folder: Path) -> None:
+    from voice_pipeline.speech.audio import decode
+
+    for vector in recogniser.manifest.golden:
+        answer = recogniser.transcribe(decode((folder / vector.path).read_bytes()))
+        off = abs(answer.log_probs_mean - vector.log_probs_mean)
+        if answer.text != vector.text or not off <= vector.tolerance:  # a NaN is a mismatch too
+            raise GoldenMismatchError(
+                f"model {recogniser.model_version} answers {vector.path} with {answer.text!r} (mean off by {off:.3g}), "
+                f"the publisher got {vector.text!r}; it is not used on this device"
+            )
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """A dotted version as comparable numbers; what is no number counts as 0."""
+    return tuple(int(part) if part.isdigit() else 0 for part in (*version.split("."), "0", "0"))[:3]

@@ -1,0 +1,82 @@
+"""Emptying the outbox: in batches, halving a batch that the edge refuses until the one bad letter is found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from voice_pipeline.device.errors import EdgeUnavailableError
+from voice_pipeline.device.outbox import Letter, Outbox
+
+if TYPE_CHECKING:
+    import httpx
+
+BATCH = 1_000
+REFUSALS = frozenset({400, 403, 409, 410, 413, 415, 422})
+"""Answers that will be the same next time. Everything else but success is tried again later."""
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What became of the letters: acknowledged, or refused for good."""
+
+    sent: int = 0
+    refused: int = 0
+
+    def __add__(self, other: Delivery) -> Delivery:
+        return Delivery(self.sent + other.sent, self.refused + other.refused)
+
+
+def deliver_telemetry(outbox: Outbox, http: httpx.Client, edge_url: str) -> Delivery:
+    """Post telemetry until none waits. Raises `EdgeUnavailableError` when the edge does not answer."""
+    total = Delivery()
+    while letters := outbox.next("telemetry", BATCH):
+        total += _post_batch(outbox, http, f"{edge_url}/v1/telemetry", letters)
+    return total
+
+
+def _post_batch(outbox: Outbox, http: httpx.Client, url: str, letters: Sequence[Letter]) -> Delivery:
+    body = json.dumps({"events": [json.loads(letter.event) for letter in letters]})
+    accepted = _accepted(http, url, content=body, headers={"content-type": "application/json"})
+    ids = [letter.event_id for letter in letters]
+    if accepted:
+        outbox.sent("telemetry", ids)
+        return Delivery(sent=len(ids))
+    if len(ids) == 1:
+        outbox.refused("telemetry", ids)
+        return Delivery(refused=1)
+    middle = len(letters) // 2
+    first = _post_batch(outbox, http, url, letters[:middle])
+    return first + _post_batch(outbox, http, url, letters[middle:])
+
+
+def deliver_captures(outbox: Outbox, http: httpx.Client, edge_url: str) -> Delivery:
+    """Post captures one by one until none waits. Raises `EdgeUnavailableError` when the edge does not answer."""
+    total = Delivery()
+    while letters := outbox.next("capture", 1):
+        (letter,) = letters
+        audio = letter.audio or b""
+        if _accepted(http, f"{edge_url}/v1/captures", data={"event": letter.event}, files={"audio": ("clip", audio)}):
+            outbox.sent("capture", [letter.event_id])
+            total += Delivery(sent=1)
+        else:
+            outbox.refused("capture", [letter.event_id])
+            total += Delivery(refused=1)
+    return total
+
+
+def _accepted(http: httpx.Client, url: str, **request: object) -> bool:
+    """True on success, False on a refusal for good."""
+    import httpx
+
+    try:
+        response = http.post(url, **request)  # type: ignore[arg-type]
+    except httpx.HTTPError as error:
+        raise EdgeUnavailableError(f"{url} did not answer ({type(error).__name__}); what waits is kept") from error
+    if response.is_success:
+        return True
+    if response.status_code in REFUSALS:
+        return False
+    raise EdgeUnavailableError(f"{url} answered {response.status_code}; what waits is kept")
