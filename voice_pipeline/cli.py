@@ -5,15 +5,24 @@ Bad input gives one clear line on standard error and exit code 1; a traceback me
 
 import os
 import sys
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from voice_pipeline.schema.release import Decision
 from voice_pipeline.settings import load_settings, prepare_environment
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__)
+
+
+def _group(name: str, text: str) -> typer.Typer:
+    group = typer.Typer(no_args_is_help=True, help=text)
+    app.add_typer(group, name=name)
+    return group
+
+
 Home = Annotated[Path | None, typer.Option(help="Home folder; default VOICE_PIPELINE_HOME or .voice_pipeline")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
 
@@ -59,7 +68,7 @@ def demo(
 def lineage(model_version: str, home: Home = None, as_json: AsJson = False) -> None:
     """Which data, whose consent, which releases, which devices: everything about one model in one lookup."""
     from voice_pipeline.lineage import lineage as look_up
-    from voice_pipeline.story_report import lineage_lines
+    from voice_pipeline.lineage import lineage_lines
 
     found = look_up(_existing_store(home), model_version)
     typer.echo(found.model_dump_json(indent=2) if as_json else "\n".join(lineage_lines(found)))
@@ -81,7 +90,211 @@ def dev(context: typer.Context, home: Home = None) -> None:
             command = [str(scripts / "dagster-daemon"), "run", *workspace, *context.args[1:]]
         case _:
             command = [str(scripts / "dagster"), "dev", *workspace, *context.args]
-    os.execv(command[0], command)  # noqa: S606
+    os.execv(command[0], command)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Option(help="Model version, or path of a bundle folder")],
+    manifest: Annotated[Path, typer.Option(help="JSON Lines: path, text, speaker, …")],
+    noise: Annotated[Path | None, typer.Option(help="Noise manifest to mix in as a second condition")] = None,
+    snr: Annotated[float, typer.Option(help="Signal-to-noise ratio in dB for --noise")] = 10.0,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write the report here")] = None,
+    home: Home = None,
+) -> None:
+    """WER and CER with intervals over speakers, by slice, and latency, on any recordings."""
+    from voice_pipeline.evaluation.manifest import NoiseUnder, evaluate_manifest
+    from voice_pipeline.evaluation.report import slice_table
+    from voice_pipeline.store.blobs import write_atomically
+
+    under = NoiseUnder(noise, snr) if noise else None
+    report = evaluate_manifest(_store(home), model, manifest, under)
+    if json_out:
+        write_atomically(json_out, report.model_dump_json(indent=2).encode())
+    typer.echo(f"{report.model_version} ({report.variant}) on {report.suite_id}")
+    typer.echo(slice_table(report))
+
+
+@app.command()
+def bench(
+    names: Annotated[list[str] | None, typer.Argument(help="Benchmarks; default all")] = None,
+    corpus: Annotated[Path | None, typer.Option(help="Folder with manifest.jsonl, for those that need speech")] = None,
+    home: Home = None,
+) -> None:
+    """Measure figures with goals; one JSON line each, also appended to reports/bench.jsonl of the home."""
+    from voice_pipeline.benchmarks import run_benchmarks
+
+    for figure in run_benchmarks(_store(home), names or [], corpus):
+        typer.echo(figure.model_dump_json())
+
+
+capture = _group("capture", "Receive, quarantine, erase")
+labeling = _group("labeling", "Tasks and labels")
+dataset = _group("dataset", "Dataset versions")
+training = _group("training", "Models")
+packaging = _group("packaging", "Bundles")
+release = _group("release", "Rollouts")
+monitoring = _group("monitoring", "Incidents")
+policy = _group("policy", "Rules")
+edge = _group("edge", "The HTTP face to devices and reviewers")
+
+
+@capture.command("import")
+def capture_import(
+    corpus: Path,
+    first_day: Annotated[str, typer.Option(help="First capture day, YYYY-MM-DD; default yesterday (UTC)")] = "",
+    seed: Annotated[int, typer.Option(help="Seed of minted ids and device contexts")] = 1,
+    home: Home = None,
+) -> None:
+    """Import recordings you hold consent for (DIR/manifest.jsonl); the running sensors take it from there."""
+    from voice_pipeline.fleet.corpus import load_corpus
+    from voice_pipeline.fleet.importer import import_clips
+
+    store = _store(home)
+    day = date.fromisoformat(first_day) if first_day else store.now().date() - timedelta(days=1)
+    imported = import_clips(store, load_corpus(corpus), [day], seed=seed)
+    typer.echo(f"{len(imported)} clips wait in the inbox for {day}")
+
+
+@capture.command()
+def erase(subject_token: str, actor: str, home: Home = None) -> None:
+    """Destroy a person's key: their audio is gone from every dataset version; prints what had learnt from it."""
+    from voice_pipeline.capture.erasure import erase_subject
+    from voice_pipeline.lineage import subject_lineage
+
+    store = _existing_store(home)
+    before = subject_lineage(store, subject_token)
+    erase_subject(store, subject_token, actor)
+    typer.echo(before.model_dump_json(indent=2))
+
+
+@capture.command()
+def quarantined(home: Home = None) -> None:
+    """Clips that were refused, with the reason."""
+    _table(_existing_store(home), "quarantine", ("capture_date", "clip_id", "reason", "detail"))
+
+
+@labeling.command("status")
+def labeling_status(home: Home = None) -> None:
+    """How many tasks are in which state."""
+    _count(_existing_store(home), "label_tasks", "state")
+
+
+@dataset.command("list")
+def dataset_list(home: Home = None) -> None:
+    """Dataset versions, oldest first."""
+    _table(_existing_store(home), "dataset_versions", ("dataset_version", "dvc_md5", "clips", "created_at"))
+
+
+@dataset.command()
+def checkout(dataset_version: str, home: Home = None) -> None:
+    """Bring one version's folder back beside the current one; prints its path."""
+    from voice_pipeline.dataset.snapshot import materialise
+
+    typer.echo(materialise(_existing_store(home), dataset_version))
+
+
+@training.command("list")
+def training_list(home: Home = None) -> None:
+    """Models, oldest first."""
+    _table(_existing_store(home), "models", ("model_version", "state", "dataset_version", "parent_model_version"))
+
+
+@training.command()
+def request(reason: str, actor: str, home: Home = None) -> None:
+    """Ask for a retrain now; retrain_decision_sensor picks it up."""
+    from voice_pipeline.training.planning import request_retrain
+
+    typer.echo(request_retrain(_existing_store(home), reason, actor))
+
+
+@packaging.command()
+def verify(bundle: Path, home: Home = None) -> None:
+    """Check a bundle folder: every file's digest and the signature."""
+    from voice_pipeline.packaging.signing import signing_public_key
+    from voice_pipeline.trust import verify_bundle
+
+    manifest = verify_bundle(bundle, signing_public_key(_existing_store(home).settings.keys))
+    typer.echo(f"{manifest.model_version} is intact and signed, digest {manifest.digest}")
+
+
+@release.command("status")
+def release_status(home: Home = None) -> None:
+    """Every release and where it stands."""
+    from voice_pipeline.store.releases import release_views
+
+    for view in release_views(_existing_store(home)):
+        typer.echo(f"{view.release_id}  {view.state.value:18} {view.exposure_percent:3} %  since {view.entered_at}")
+
+
+@release.command()
+def history(release_id: str, home: Home = None) -> None:
+    """All transitions of one release."""
+    from voice_pipeline.store.releases import release_views
+
+    for view in release_views(_existing_store(home)):
+        if view.release_id == release_id:
+            for step in view.transitions:
+                typer.echo(f"{step.at}  {step.from_state or '-'} → {step.to_state}  by {step.actor}: {step.reason}")
+
+
+@release.command()
+def decide(release_id: str, decision: Decision, actor: str, reason: str, home: Home = None) -> None:
+    """Store a person's decision (approve, reject, hold, resume, rollback); rollout_sensor acts on it."""
+    from voice_pipeline.release.decisions import record_decision
+
+    stored = record_decision(_existing_store(home), release_id, decision, actor=actor, reason=reason)
+    typer.echo(f"{stored.decision_id} stored")
+
+
+@release.command("verify")
+def release_verify(home: Home = None) -> None:
+    """Check the ledger's hash chain."""
+    typer.echo(f"{_existing_store(home).ledger.verify()} ledger lines verify")
+
+
+@monitoring.command("incidents")
+def monitoring_incidents(home: Home = None) -> None:
+    """All incidents, open ones marked."""
+    _table(_existing_store(home), "incidents", ("incident_id", "kind", "action", "opened_at", "closed_at", "summary"))
+
+
+@policy.command()
+def explain(name: Annotated[str, typer.Argument(help="release")] = "release", home: Home = None) -> None:
+    """Say a policy in plain words."""
+    from voice_pipeline.release.explain import explain_release
+
+    typer.echo(explain_release(_store(home)))
+
+
+@edge.command()
+def serve(host: str = "", port: int = 0, home: Home = None) -> None:
+    """Serve devices and reviewers."""
+    import uvicorn
+
+    from voice_pipeline.edge.app import create_app
+
+    store = _store(home)
+    uvicorn.run(create_app(store), host=host or store.settings.edge_host, port=port or store.settings.edge_port)
+
+
+def _table(store: Any, name: str, columns: tuple[str, ...]) -> None:
+    from sqlalchemy import select
+
+    from voice_pipeline.store.tables import catalogue
+
+    for row in store.database.rows(select(*(catalogue.tables[name].c[column] for column in columns))):
+        typer.echo("  ".join("-" if value is None else str(value) for value in row.values()))
+
+
+def _count(store: Any, name: str, column: str) -> None:
+    from sqlalchemy import func, select
+
+    from voice_pipeline.store.tables import catalogue
+
+    by = catalogue.tables[name].c[column]
+    for row in store.database.rows(select(by, func.count().label("n")).group_by(by)):
+        typer.echo(f"{row[column]}  {row['n']}")
 
 
 def main() -> None:

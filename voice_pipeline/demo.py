@@ -1,14 +1,12 @@
-"""The whole story in one run, through the real definitions: every asset, check and sensor is the one that production uses.
+"""The whole story in one run, through the real definitions: assets, checks and sensors are those that production uses.
 
-Two things are simulated: the passing of time (a manual clock over about a week) and the world (reviewers who answer open
-tasks, devices that run the released ONNX file on recorded speech). Everything between them is the system itself.
+Two things are simulated: the passing of time (a manual clock over about a week) and the world (reviewers who answer
+open tasks, devices that run the released ONNX file on recorded speech). Everything between them is the system itself.
 """
 
 import json
-import random
 import shutil
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -19,7 +17,6 @@ from dagster import DagsterInstance
 from rich.console import Console
 from rich.live import Live
 from rich.spinner import Spinner
-from rich.table import Table
 
 from voice_pipeline import story_report
 from voice_pipeline.conductor import Conductor, ExecutedRun
@@ -249,7 +246,7 @@ class _Story:
         from voice_pipeline.training.planning import request_retrain
 
         self.progress.begin(8, "v3: fine offline, slow and wrong on devices")
-        request_retrain(self.store, {"kind": "manual", "reason": "routine refresh"}, actor=ACTOR)
+        request_retrain(self.store, "routine refresh", actor=ACTOR)
         self.conductor.settle()
         self.model_versions.append(self._newest_model())
         fleet.inject(Fault(self.model_versions[2], latency_factor=8.0, corrupt=True))
@@ -257,10 +254,10 @@ class _Story:
         self._expect(self.model_versions[1], ReleaseState.PRODUCTION)
 
     def trace(self) -> None:
-        from voice_pipeline.lineage import lineage
+        from voice_pipeline.lineage import lineage, lineage_lines
 
         self.progress.begin(9, "Lineage of the live model, from one lookup")
-        for line in story_report.lineage_lines(lineage(self.store, self.model_versions[1])):
+        for line in lineage_lines(lineage(self.store, self.model_versions[1])):
             self.progress.say(line)
 
     def _roll(self, fleet: Any, model_version: str, goal: Any, most: int = 16) -> None:

@@ -1,5 +1,5 @@
-"""The one-lookup answers, both ways: from a model to the clips and consents it learnt from, the release that carries it and
-the devices that run it; and from a person to every dataset, model and release that learnt from them.
+"""The one-lookup answers, both ways: from a model to the clips and consents it learnt from, the release that carries it
+and the devices that run it; and from a person to every dataset, model and release that learnt from them.
 """
 
 from __future__ import annotations
@@ -202,3 +202,26 @@ def device_counts(store: Store) -> dict[str, int]:
         select(t.devices.c.model_version, func.count().label("n")).group_by(t.devices.c.model_version)
     )
     return {str(row["model_version"]): row["n"] for row in rows}
+
+
+def lineage_lines(found: Lineage) -> list[str]:
+    """A lineage in plain lines."""
+    releases = ", ".join(f"{r.release_id} {r.state}" for r in found.releases) or "none"
+    clips = ", ".join(f"{count} {split}" for split, count in sorted(found.clips.items()))
+    scopes = ", ".join(f"{count} {scope}" for scope, count in sorted(found.consents.items()))
+    evaluations = "; ".join(f"{e['variant']} on {e['suite_id']} WER {100 * e['wer']:.1f} %" for e in found.evaluations)
+    gates = ", ".join(f"{v['gate']} {v['outcome']}" for v in found.verdicts) or "none"
+    return [
+        f"model      {found.model_version} ({found.state}), parent {found.parent_model_version or 'none'}",
+        f"cause      {found.cause}",
+        f"data       {found.dataset_version} = DVC md5 {found.dvc_md5}, batches {', '.join(found.batches)}",
+        f"clips      {clips}; {found.erased_clips} erased since",
+        f"consents   {len(found.consent_ids)} receipts: {scopes}",
+        f"code       commit {found.code_commit}, lock {found.lock_digest[:12]}",
+        f"features   {found.feature_schema_version}",
+        f"evaluation {evaluations or 'none'}",
+        f"bundle     {found.bundle_digest or 'none'}",
+        f"verdicts   {gates}",
+        f"releases   {releases}",
+        f"devices    {len(found.devices)} run it",
+    ]

@@ -1,6 +1,7 @@
 """The one Dagster resource, `store`: all stored state of this home, opened when a run or a sensor first asks for it.
 
-Shell functions take it as `store: ResourceParam[Store]`; stories and tests put a `Store` with their own clock in its place.
+Shell functions take it as `store: ResourceParam[Store]`; stories and tests put a `Store` with their own clock in its
+place.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""What a finished story shows: `reports/demo.json`, the summary table and lineage in plain lines. Reads only the store and
-the Dagster instance, so nothing in it can differ from what really happened.
+"""What a finished story shows: `reports/demo.json` and the summary table. Reads only the store and the Dagster instance,
+so nothing in it can differ from what really happened.
 """
 
 from collections import defaultdict
@@ -9,7 +9,7 @@ from rich.table import Table
 from sqlalchemy import select
 
 from voice_pipeline.conductor import Conductor
-from voice_pipeline.lineage import Lineage, device_counts, lineage
+from voice_pipeline.lineage import device_counts, lineage
 from voice_pipeline.store import tables as t
 from voice_pipeline.store.incidents import incidents
 from voice_pipeline.store.releases import release_views
@@ -143,29 +143,6 @@ def summary(report: dict[str, Any]) -> Table:
             f"{sum(v == 'pass' for v in gates.values())}/{len(gates)}",
         )
     return table
-
-
-def lineage_lines(found: Lineage) -> list[str]:
-    """A lineage in plain lines."""
-    releases = ", ".join(f"{r.release_id} {r.state}" for r in found.releases) or "none"
-    clips = ", ".join(f"{count} {split}" for split, count in sorted(found.clips.items()))
-    scopes = ", ".join(f"{count} {scope}" for scope, count in sorted(found.consents.items()))
-    evaluations = "; ".join(f"{e['variant']} on {e['suite_id']} WER {100 * e['wer']:.1f} %" for e in found.evaluations)
-    gates = ", ".join(f"{v['gate']} {v['outcome']}" for v in found.verdicts) or "none"
-    return [
-        f"model      {found.model_version} ({found.state}), parent {found.parent_model_version or 'none'}",
-        f"cause      {found.cause}",
-        f"data       {found.dataset_version} = DVC md5 {found.dvc_md5}, batches {', '.join(found.batches)}",
-        f"clips      {clips}; {found.erased_clips} erased since",
-        f"consents   {len(found.consent_ids)} receipts: {scopes}",
-        f"code       commit {found.code_commit}, lock {found.lock_digest[:12]}",
-        f"features   {found.feature_schema_version}",
-        f"evaluation {evaluations or 'none'}",
-        f"bundle     {found.bundle_digest or 'none'}",
-        f"verdicts   {gates}",
-        f"releases   {releases}",
-        f"devices    {len(found.devices)} run it",
-    ]
 
 
 def _percent(interval: dict[str, float] | None) -> str:
