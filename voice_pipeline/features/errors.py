@@ -7,9 +7,5 @@ class FeaturesError(Exception):
     """Any failure to measure, publish or join features."""
 
 
-class NothingMeasuredError(FeaturesError):
-    """No clip has been measured, so there is nothing to publish."""
-
-
 class FrameRowsError(FeaturesError):
     """A training frame does not hold exactly the clips of its dataset version."""

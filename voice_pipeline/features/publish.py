@@ -15,7 +15,6 @@ from typing import Any
 
 from sqlalchemy import select, update
 
-from voice_pipeline.features.errors import NothingMeasuredError
 from voice_pipeline.features.sources import ACOUSTICS, acoustic_rows, profile_rows
 from voice_pipeline.schema.canonical import sha256_bytes
 from voice_pipeline.store.blobs import write_atomically
@@ -44,16 +43,10 @@ class PublishSummary:
 
 
 def publish(store: Store) -> PublishSummary:
-    """Rebuild the sources, apply the definitions, materialise. Safe to repeat and to kill.
-
-    Raises:
-        NothingMeasuredError: no clip was measured yet.
-    """
+    """Rebuild the sources, apply the definitions, materialise. Safe to repeat and to kill; fine with no clip at all."""
     from filelock import FileLock
 
     acoustics, profiles = acoustic_rows(store), profile_rows(store)
-    if not acoustics:
-        raise NothingMeasuredError("no clip has been measured; materialise clip_features for a capture day first")
     data = source_folder(store)
     data.mkdir(parents=True, exist_ok=True)
     with FileLock(data.parent / ".publish.lock"):
@@ -63,7 +56,7 @@ def publish(store: Store) -> PublishSummary:
         write_atomically(data / "clip_acoustics.parquet", _parquet("clip_id", acoustics, (*ACOUSTICS, "speaking_rate")))
         write_atomically(data / "device_profile.parquet", _parquet("device_profile", profiles, PROFILE_COLUMNS))
         afresh = bool(forgotten) or not is_published(store)
-        earliest = min(row["event_timestamp"] for row in acoustics + profiles)
+        earliest = min((row["event_timestamp"] for row in acoustics + profiles), default=store.now())
         since = earliest if afresh or not served else max(earliest, max(served.values()) - OVERLAP)
         publish_sources(store, since - timedelta(seconds=1), store.now() + timedelta(seconds=1), afresh)
         rewritten = forget_erased(store)

@@ -57,7 +57,7 @@ def acoustic_rows(store: Store) -> list[dict[str, Any]]:
 
 
 def profile_rows(store: Store) -> list[dict[str, Any]]:
-    """Statistics of each device profile over the seven days that end with a day, known since that day's end (or now)."""
+    """Statistics of each device profile over the seven days that end with a day, known since its end (or now)."""
     daily: defaultdict[str, dict[date, _Day]] = defaultdict(dict)
     for profile, day, counts in (*_telemetry_days(store), *_clip_days(store)):
         daily[profile][day] = daily[profile].get(day, _Day()).plus(counts)

@@ -44,19 +44,24 @@ def read_shard(path: Path, subjects: Mapping[str, str], vault: Vault) -> Iterato
     Clips of erased subjects are left out silently: that is what erasure means.
 
     Raises:
-        DamagedShardError: the file is no shard.
+        DamagedShardError: the file is no shard, is cut short, or lacks a clip that was asked for.
     """
+    left = set(subjects)
     try:
         with tarfile.open(path, mode="r:") as archive:
             for info in archive:
                 clip_id = info.name.removesuffix(SUFFIX)
-                token = subjects.get(clip_id)
                 handle = archive.extractfile(info)
-                if token is None or handle is None:
+                if clip_id not in left or handle is None:
                     continue
+                left.remove(clip_id)
                 try:
-                    yield clip_id, vault.decrypt(token, handle.read(), clip_id)
+                    yield clip_id, vault.decrypt(subjects[clip_id], handle.read(), clip_id)
                 except ErasedSubjectError:
                     continue
     except tarfile.TarError as error:
-        raise DamagedShardError(f"shard {path.name} cannot be read ({error}); restore it with `dvc checkout`") from error
+        raise DamagedShardError(f"shard {path.name} cannot be read ({error}); restore it with `dvc pull`") from error
+    if left:  # tarfile takes an archive cut at a member's border for a whole one
+        raise DamagedShardError(
+            f"shard {path.name} lacks {len(left)} clips, e.g. {min(left)}; restore it with `dvc pull`"
+        )
