@@ -1,0 +1,374 @@
+"""A fleet of simulated devices that does to the system what a real one would: ask for its model over OFREP, run the
+released bundle, report scalars, and post clips that people allowed.
+
+Every device asks the edge for itself and belongs to one person. One device of each class is a full `DeviceClient` with
+its own slots and outbox; the others share verified recognisers (`answers`), which is what makes 300 devices cheap. A
+user notices and corrects a wrong word with probability 0.95, and gives a dictation up more easily the worse it is. All
+draws come from the seed and the time of the tick.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from voice_pipeline.device.assignment import DeviceAssignment, parse_flag
+from voice_pipeline.device.client import FLAG, DeviceClient
+from voice_pipeline.device.clock import Clock
+from voice_pipeline.device.errors import DeviceError
+from voice_pipeline.fleet.answers import Answer, Answers
+from voice_pipeline.fleet.errors import FleetError
+from voice_pipeline.fleet.offers import Offer, Offers
+from voice_pipeline.fleet.scenario import Fault, Faults, FleetClip, Person, Population, Populations
+from voice_pipeline.schema.clip import DeviceClass, DeviceContext, FailureMode
+from voice_pipeline.schema.telemetry import TelemetryEvent
+from voice_pipeline.speech.measures import speaking_rate
+from voice_pipeline.trust import TrustError
+
+CORRECTION_PROBABILITY = 0.95
+CRASH_RATE = 0.0005
+FALLBACK_RATE = 0.005
+ABANDON_RATE = 0.01
+ABANDON_RATE_AT_WORST = 0.10
+JITTER = 0.12
+LOW_CONFIDENCE = 0.7
+BATCH = 2_000
+POLLERS = 4
+
+
+class EdgeRefusedError(FleetError):
+    """The edge did not take what the fleet sent."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """One installation in one person's hands."""
+
+    device_id: str
+    person: Person
+    context: DeviceContext
+
+
+@dataclass(frozen=True)
+class TickStats:
+    """What one tick did. `captured` holds the reference text of each posted clip, `word_error_rate` is that of all
+    dictations by model version, `refused` the models that devices would not run, with the reason.
+    """
+
+    at: datetime
+    devices: int
+    events: int
+    by_model: Mapping[str, int]
+    word_error_rate: Mapping[str, float]
+    captured: Mapping[str, str]
+    refused: Mapping[str, str]
+    seconds: float
+
+
+@dataclass
+class _Round:
+    """What is gathered while a tick runs."""
+
+    at: datetime
+    rng: random.Random
+    events: list[TelemetryEvent] = field(default_factory=list)
+    offers: list[Offer] = field(default_factory=list)
+    errors: Counter[str] = field(default_factory=Counter)
+    words: Counter[str] = field(default_factory=Counter)
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+class SimulatedFleet:
+    """Args:
+    devices: how many; their ids are `device-0000` and on.
+    edge_url: where the edge answers.
+    root: keeps what the devices store.
+    populations: who is there (`home`) and who may be admitted later (`new`).
+    """
+
+    def __init__(self, devices: int, seed: int, edge_url: str, root: Path, populations: Populations) -> None:
+        import httpx
+
+        self._seed = seed
+        self._edge_url = edge_url.rstrip("/")
+        self._root = root
+        self._populations = populations
+        self._http = httpx.Client(timeout=60, limits=httpx.Limits(max_connections=POLLERS))
+        self._faults = Faults()
+        self._offers = Offers(seed, self._edge_url, self._http)
+        self._clock: Clock | None = None
+        self._answers: Answers | None = None
+        self._clients: dict[str, DeviceClient] = {}
+        rng = random.Random(f"{seed}|fleet")
+        self.devices = [_device(number, populations.home, rng) for number in range(devices)]
+
+    def admit_new_population(self, share: float) -> int:
+        """Put the new population behind `share` of the devices; returns how many changed hands."""
+        rng = random.Random(f"{self._seed}|new")
+        taken = sorted(rng.sample(range(len(self.devices)), round(share * len(self.devices))))
+        for number in taken:
+            person, context = self._populations.new.draw(rng)
+            former = self.devices[number]
+            context = context.model_copy(update={"device_class": former.context.device_class, "os": former.context.os})
+            self.devices[number] = replace(former, person=person, context=context)
+        return len(taken)
+
+    def inject(self, fault: Fault) -> None:
+        """From now on `fault.model_version` misbehaves on devices."""
+        self._faults.inject(fault)
+
+    def tick(self, clock: Clock, dictations_per_device: int) -> TickStats:
+        """Every device asks for its model, dictates, and reports; nothing is waited for afterwards.
+
+        Raises:
+            EdgeRefusedError: the edge does not answer or refuses telemetry.
+        """
+        started = time.monotonic()
+        self._clock = clock
+        round_ = _Round(clock.now(), random.Random(f"{self._seed}|{clock.now().isoformat()}"))
+        self._update_clients(round_)
+        assignments = self._poll()
+        for device, assignment in zip(self.devices, assignments, strict=True):
+            if self._ready(assignment, round_):
+                self._dictate(device, assignment, dictations_per_device, round_)
+        self._report(round_.events)
+        captured = self._offers.post(round_.offers, round_.at)
+        return TickStats(
+            at=round_.at,
+            devices=len(self.devices),
+            events=len(round_.events),
+            by_model=dict(Counter(event.model_version for event in round_.events)),
+            word_error_rate={model: round_.errors[model] / max(1, words) for model, words in round_.words.items()},
+            captured=captured,
+            refused=round_.refused,
+            seconds=time.monotonic() - started,
+        )
+
+    def close(self) -> None:
+        for client in self._clients.values():
+            client.close()
+        self._http.close()
+
+    # --- which model --------------------------------------------------------------------------------------------------
+
+    def _poll(self) -> list[DeviceAssignment]:
+        """Each device's assignment, in order, over OFREP."""
+        with ThreadPoolExecutor(POLLERS) as pool:
+            return list(pool.map(self._ask, self.devices))
+
+    def _ask(self, device: Device) -> DeviceAssignment:
+        import httpx
+
+        context = {"targetingKey": device.device_id, **device.context.model_dump(mode="json")}
+        try:
+            response = self._http.post(f"{self._edge_url}/ofrep/v1/evaluate/flags/{FLAG}", json={"context": context})
+            response.raise_for_status()
+            return parse_flag(response.content)
+        except (httpx.HTTPError, ValueError) as error:
+            raise EdgeRefusedError(f"edge did not assign a model to {device.device_id}: {error}") from error
+
+    def _ready(self, assignment: DeviceAssignment, round_: _Round) -> bool:
+        """Whether a device with this assignment has a model to run; one that it refuses is noted."""
+        if assignment.model_version is None or assignment.bundle_digest is None:
+            return False
+        if assignment.model_version in round_.refused:
+            return False
+        try:
+            self._shared().model(assignment.model_version, assignment.bundle_digest)
+        except (DeviceError, TrustError) as error:
+            round_.refused[assignment.model_version] = str(error)
+            return False
+        return True
+
+    def _shared(self) -> Answers:
+        if self._answers is None:
+            self._answers = Answers(
+                self._root / "shared", self._edge_url, self._http, self._trusted_root(), lambda: self._time().now()
+            )
+        return self._answers
+
+    def _time(self) -> Clock:
+        if self._clock is None:
+            raise FleetError("the fleet has not ticked yet")
+        return self._clock
+
+    def _trusted_root(self) -> bytes:
+        """The root that an app would ship with; a simulated factory reads it where it is published."""
+        import httpx
+
+        try:
+            response = self._http.get(f"{self._edge_url}/tuf/metadata/1.root.json")
+            response.raise_for_status()
+        except httpx.HTTPError as error:
+            raise EdgeRefusedError(f"edge serves no update repository: {error}; publish a bundle first") from error
+        return response.content
+
+    def _update_clients(self, round_: _Round) -> None:
+        """The full client of each device class asks, fetches, verifies and swaps for itself."""
+        firsts: dict[DeviceClass, Device] = {}
+        for device in self.devices:
+            firsts.setdefault(device.context.device_class, device)
+        for device in firsts.values():
+            client = self._clients.get(device.device_id) or self._client(device)
+            client.context = device.context
+            try:
+                client.poll()
+                client.update()
+            except (DeviceError, TrustError) as error:
+                round_.refused[device.device_id] = str(error)
+
+    def _client(self, device: Device) -> DeviceClient:
+        home = self._root / device.device_id
+        client = DeviceClient(
+            home, self._edge_url, self._http, device.device_id, device.context, self._trusted_root(), _Following(self)
+        )
+        self._clients[device.device_id] = client
+        return client
+
+    # --- dictations ---------------------------------------------------------------------------------------------------
+
+    def _dictate(self, device: Device, assignment: DeviceAssignment, count: int, round_: _Round) -> None:
+        for number in range(count):
+            clip = round_.rng.choice(device.person.clips)
+            at = round_.at - timedelta(seconds=count - number)
+            event, answer = self._event(device, assignment, clip, at, f"{at:%Y%m%dT%H%M%S}-{number}", round_.rng)
+            round_.events.append(event)
+            round_.errors[event.model_version] += answer.errors
+            round_.words[event.model_version] += answer.words
+            reason = _failure_mode(answer)
+            if reason is not FailureMode.NONE and device.person.scopes:
+                round_.offers.append(Offer(device.person, device.context, clip, reason, event, answer.text))
+
+    def _event(
+        self,
+        device: Device,
+        assignment: DeviceAssignment,
+        clip: FleetClip,
+        at: datetime,
+        suffix: str,
+        rng: random.Random,
+    ) -> tuple[TelemetryEvent, Answer]:
+        model, digest = str(assignment.model_version), str(assignment.bundle_digest)
+        fault = self._faults.of(model, shadow=False)
+        answer = self._shared().answer(model, digest, clip, fault)
+        _samples, measures = clip.heard()
+        device_class = device.context.device_class
+        latency = self._shared().latency_ms(model, digest, device_class, measures.duration_s, fault)
+        crashed = rng.random() < (fault.crash_rate if fault else 0.0) + CRASH_RATE
+        event = TelemetryEvent(
+            event_id=f"{device.device_id}-{suffix}",
+            device_id=device.device_id,
+            at=at,
+            context=device.context,
+            model_version=model,
+            release_id=assignment.release_id,
+            words=answer.words,
+            corrected_words=_corrected(answer, rng),
+            confidence=answer.confidence,
+            latency_ms=latency * rng.lognormvariate(0, JITTER),
+            crashed=crashed,
+            abandoned=not crashed and rng.random() < _abandonment(answer),
+            fallback=rng.random() < FALLBACK_RATE,
+            **{name: getattr(measures, name) for name in MEASURED},
+            speaking_rate=speaking_rate(answer.text, measures.duration_s),
+            **self._shadow(assignment, clip, device_class, measures.duration_s, rng),
+        )
+        return event, answer
+
+    def _shadow(
+        self,
+        assignment: DeviceAssignment,
+        clip: FleetClip,
+        device_class: DeviceClass,
+        duration_s: float,
+        rng: random.Random,
+    ) -> dict[str, Any]:
+        """The silent second model's figures, where the device has one to run."""
+        model, digest = assignment.shadow_model_version, assignment.shadow_bundle_digest
+        if model is None or digest is None:
+            return {}
+        fault = self._faults.of(model, shadow=True)
+        answer = self._shared().answer(model, digest, clip, fault)
+        latency = self._shared().latency_ms(model, digest, device_class, duration_s, fault)
+        return {
+            "shadow_model_version": model,
+            "shadow_corrected_words": _corrected(answer, rng),
+            "shadow_latency_ms": latency * rng.lognormvariate(0, JITTER),
+            "shadow_confidence": answer.confidence,
+        }
+
+    # --- telling ------------------------------------------------------------------------------------------------------
+
+    def _report(self, events: Sequence[TelemetryEvent]) -> None:
+        """Full clients report through their outbox, the others in batches."""
+        own = {device_id: [e for e in events if e.device_id == device_id] for device_id in self._clients}
+        for device_id, mine in own.items():
+            self._clients[device_id].report(mine)
+            self._clients[device_id].flush()
+        rest = [event for event in events if event.device_id not in own]
+        for start in range(0, len(rest), BATCH):
+            self._post(rest[start : start + BATCH])
+
+    def _post(self, events: Sequence[TelemetryEvent]) -> None:
+        import httpx
+
+        body = '{"events":[' + ",".join(event.model_dump_json() for event in events) + "]}"
+        try:
+            response = self._http.post(
+                f"{self._edge_url}/v1/telemetry", content=body, headers={"content-type": "application/json"}
+            )
+            response.raise_for_status()
+        except httpx.HTTPError as error:
+            raise EdgeRefusedError(f"edge did not take {len(events)} telemetry events: {error}") from error
+
+
+MEASURED = (
+    "duration_s",
+    "snr_db",
+    "loudness_dbfs",
+    "clipping",
+    "spectral_tilt",
+    "band_low",
+    "band_mid",
+    "band_high",
+)
+
+
+@dataclass(frozen=True)
+class _Following:
+    """The clock of a full client: that of the fleet's current tick."""
+
+    fleet: SimulatedFleet
+
+    def now(self) -> datetime:
+        return self.fleet._time().now()
+
+
+def _device(number: int, population: Population, rng: random.Random) -> Device:
+    person, context = population.draw(rng)
+    return Device(f"device-{number:04d}", person, context)
+
+
+def _corrected(answer: Answer, rng: random.Random) -> int:
+    """Words the user changes; insertions can be more than the words said, what is changed cannot."""
+    noticed = sum(rng.random() < CORRECTION_PROBABILITY for _ in range(answer.errors))
+    return min(noticed, answer.words)
+
+
+def _abandonment(answer: Answer) -> float:
+    wrong = min(1.0, answer.errors / max(1, answer.words))
+    return ABANDON_RATE + (ABANDON_RATE_AT_WORST - ABANDON_RATE) * wrong
+
+
+def _failure_mode(answer: Answer) -> FailureMode:
+    """Why a device would offer a clip."""
+    if answer.confidence < LOW_CONFIDENCE:
+        return FailureMode.LOW_CONFIDENCE
+    return FailureMode.USER_CORRECTED if answer.errors else FailureMode.NONE
