@@ -1,9 +1,9 @@
 """Which model a device runs: a keyed hash of the device, never a stored list.
 
-Promises: the same device gets the same answer until the release's stage changes, across restarts and processes (sticky);
-devices of a smaller stage stay in every larger one (nested); who goes first is drawn anew for each release. An answer is a
-lease: a device that hears nothing more keeps the last good model when it lapses. App version and model version are two
-tracks, joined only by the bundle's `min_app_version`.
+Promises: a device gets the same answer until the release's stage changes, across restarts and processes (sticky);
+devices of a smaller stage stay in every larger one (nested); who goes first is drawn anew for each release. An answer
+is a lease: a device that hears nothing more falls back to its last good model when it lapses. App version and model
+version are two tracks, joined only by the bundle's `min_app_version`.
 """
 
 from __future__ import annotations
@@ -64,8 +64,9 @@ def assign(store: Store, device_id: str, app_version: str) -> Assignment:
             return _answer(candidate, policy.lease_seconds, "TARGETING_MATCH")
         if candidate.stage is ReleaseState.SHADOW and place < policy.shadow.device_percent:
             shadow = candidate
+    by_id = {view.release_id: view for view in views}
     while live is not None and not _runs_on(store, live, app_version):
-        live = next((view for view in views if view.release_id == live.previous_live), None) if live else None
+        live = by_id.get(live.previous_live or "")  # an old app keeps the newest model that still runs on it
     if live is None:
         return _answer(None, policy.lease_seconds, "DISABLED")
     return _answer(live, policy.lease_seconds, "TARGETING_MATCH" if shadow else "DEFAULT", shadow)

@@ -92,8 +92,8 @@ def check_step(step: Step, views: Sequence[ReleaseView]) -> None:
         raise ReleaseRefusedError(f"{name} waits: {other.release_id} is rolling out ({other.state})")
     elif step.to_state is S.SHADOW and live is None:
         raise ReleaseRefusedError(f"{name} has no live model to run beside; a first model is signed off to production")
-    if state is S.AWAITING_SIGN_OFF and step.to_state is S.PRODUCTION and live is not None:
-        raise ReleaseRefusedError(f"{name} cannot jump to production: {live.release_id} is live; it starts in shadow")
+    if step.to_state is S.PRODUCTION and live is not None:
+        raise ReleaseRefusedError(f"{name} cannot be live beside {live.release_id}")
 
 
 def write_steps(
@@ -112,6 +112,7 @@ def write_steps(
         LedgerConflictError: another controller was first.
     """
     states = {view.release_id: view for view in views}
+    _check_batch(steps)
     with store.database.write() as connection:
         lines = []
         for offset, step in enumerate(steps):
@@ -123,6 +124,19 @@ def write_steps(
             _apply(states, step, line)
         _mark(connection, decision_ids, lines[-1].seq)
     return lines
+
+
+def _check_batch(steps: Sequence[Step]) -> None:
+    """What may stand in one transaction: a step alone, a change of the live model, a rollback with what it undoes."""
+    for step in steps:
+        if step.from_state is S.AWAITING_SIGN_OFF and step.to_state is S.PRODUCTION and len(steps) > 1:
+            raise ReleaseRefusedError(
+                f"release {step.release_id} cannot replace a live model without shadow and canary; start in shadow"
+            )
+        if step.from_state is S.SUPERSEDED and all(other.to_state is not S.ROLLED_BACK for other in steps):
+            raise ReleaseRefusedError(
+                f"release {step.release_id} was superseded and comes back only when the live release is rolled back"
+            )
 
 
 def _payload(step: Step, policy_digest: str) -> dict[str, Any]:

@@ -66,7 +66,7 @@ class LatencyGate(Record):
 
 
 class SizeGate(Record):
-    """Bytes of the whole bundle, by encoder preset. A preset without a limit is refused."""
+    """Bytes of the largest network file of the bundle, by encoder preset. A preset without a limit fails."""
 
     max_bytes: dict[Preset, Count]
 
@@ -148,11 +148,14 @@ class TelemetryRules(Record):
     """When telemetry is too bad to conclude anything: INVALID, never a pass.
 
     Attributes:
+        active_minutes: devices heard this long before a stage are those expected in it; also the live model's
+            reference for latency and each device's baseline.
         stale_minutes: newest event of either arm may be this old.
         min_reporting_share: active devices of the candidate's arm, relative to those of the control arm.
         sample_ratio_p: below this chi-square p-value the split of devices is not the one that was assigned.
     """
 
+    active_minutes: Minutes
     stale_minutes: Minutes
     min_reporting_share: Share
     sample_ratio_p: Probability

@@ -1,0 +1,127 @@
+"""How a published bundle becomes a release: registered, gated, and sent to sign-off where a person must look."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+
+from voice_pipeline.release.errors import ReleaseRefusedError
+from voice_pipeline.release.evidence import StoredBundle, asks_for_sign_off, gate_problems, published_bundle
+from voice_pipeline.release.gates import evaluate_gates
+from voice_pipeline.release.machine import Step, step_of, write_steps
+from voice_pipeline.schema.canonical import digest
+from voice_pipeline.schema.ids import release_id
+from voice_pipeline.schema.release import Outcome, Verdict
+from voice_pipeline.schema.release import ReleaseState as S
+from voice_pipeline.schema.release_policy import ReleasePolicy
+from voice_pipeline.store.releases import ReleaseView, latest_release, live, live_of, releases_at_head
+from voice_pipeline.store.store import Store
+from voice_pipeline.store.tables import bundles
+
+ACTOR = "release-candidate"
+
+
+def register_candidate(store: Store, policy: ReleasePolicy, model_version: str) -> ReleaseView:
+    """Register a model's published bundle as a release and judge it; a repeat changes nothing.
+
+    A waiting release whose verdicts went stale (another live model, another policy) is judged again.
+
+    Returns:
+        The release: gated, awaiting sign-off, or rejected.
+
+    Raises:
+        MissingEvidenceError: a gate cannot be judged yet; the release stays a candidate.
+        ReleaseRefusedError: another bundle of this model is on its way.
+        LedgerConflictError: another controller was first; run again.
+    """
+    store.ledger.verify()
+    bundle = published_bundle(store, model_version)
+    view = _registered(store, policy, bundle)
+    if view.state in (S.GATED, S.AWAITING_SIGN_OFF):
+        view = _back_to_candidate(store, policy, view)
+    if view.state is not S.CANDIDATE:
+        return view
+    verdicts = evaluate_gates(store, policy, model_version)
+    return _settle(store, policy, view, verdicts)
+
+
+def awaiting_registration(store: Store) -> list[tuple[str, str]]:
+    """(model_version, run key) of every published bundle that has no release, or one whose gates were never judged."""
+    rows = store.database.rows(
+        select(bundles.c.model_version, bundles.c.bundle_digest)
+        .where(bundles.c.published_at.is_not(None))
+        .order_by(bundles.c.published_at)
+    )
+    waiting = []
+    for row in rows:
+        view = latest_release(store, row["model_version"])
+        if view is None or view.state is S.CANDIDATE or (view.ended and view.bundle_digest != row["bundle_digest"]):
+            cause = {
+                "bundle_digest": row["bundle_digest"],
+                "seq": view.transitions[-1].seq if view else 0,
+                "day": store.now().date().isoformat(),  # evidence that was missing is asked for again the next day
+            }
+            waiting.append((row["model_version"], digest(cause)))
+    return waiting
+
+
+def _registered(store: Store, policy: ReleasePolicy, bundle: StoredBundle) -> ReleaseView:
+    head, views = releases_at_head(store)
+    mine = [view for view in views if view.model_version == bundle.model_version]
+    latest = mine[-1] if mine else None
+    if latest is not None and latest.bundle_digest == bundle.bundle_digest:
+        rejected_otherwise = latest.state is S.REJECTED and latest.transitions[-1].policy_digest != policy.digest
+        if not rejected_otherwise:
+            return latest
+    elif latest is not None and not latest.ended:
+        raise ReleaseRefusedError(
+            f"release {latest.release_id} carries another bundle of {bundle.model_version} and is {latest.state}; "
+            "reject it or roll it back first"
+        )
+    step = Step(
+        release_id=release_id(bundle.model_version, len(mine) + 1),
+        model_version=bundle.model_version,
+        bundle_digest=bundle.bundle_digest,
+        from_state=None,
+        to_state=S.CANDIDATE,
+        reason="signed bundle published",
+        evidence={"suite_digest": bundle.manifest.suite_digest, "dataset_version": bundle.manifest.dataset_version},
+    )
+    write_steps(store, head, views, [step], policy.digest, ACTOR)
+    return _latest(store, bundle.model_version)
+
+
+def _back_to_candidate(store: Store, policy: ReleasePolicy, view: ReleaseView) -> ReleaseView:
+    head, views = releases_at_head(store)
+    champion = live_of(views)
+    problems = gate_problems(store, policy, view.bundle_digest, champion.bundle_digest if champion else "")
+    if not problems:
+        return view
+    step = step_of(view, S.CANDIDATE, f"to be judged again: {'; '.join(problems)}")
+    write_steps(store, head, views, [step], policy.digest, ACTOR)
+    return _latest(store, view.model_version)
+
+
+def _settle(store: Store, policy: ReleasePolicy, view: ReleaseView, verdicts: list[Verdict]) -> ReleaseView:
+    head, views = releases_at_head(store)
+    failed = [v for v in verdicts if v.outcome is not Outcome.PASS and not asks_for_sign_off(v)]
+    asking = [v for v in verdicts if asks_for_sign_off(v)]
+    if failed:
+        to_state, reason = S.REJECTED, "; ".join(f"gate {v.gate} is {v.outcome}: {v.detail}" for v in failed)
+    elif live(store) is None:
+        to_state, reason = S.AWAITING_SIGN_OFF, "bootstrap: no model is live to compare with, a person signs off"
+    elif asking:
+        to_state, reason = S.AWAITING_SIGN_OFF, f"too little evidence: {asking[0].detail}"
+    else:
+        to_state, reason = S.GATED, f"all {len(verdicts)} gates pass"
+    evidence = {"verdicts": {v.gate: v.outcome.value for v in verdicts}}
+    write_steps(store, head, views, [step_of(view, to_state, reason, evidence)], policy.digest, ACTOR)
+    return _latest(store, view.model_version)
+
+
+def _latest(store: Store, model_version: str) -> ReleaseView:
+    view = latest_release(store, model_version)
+    if view is None:
+        raise ReleaseRefusedError(
+            f"model {model_version} has no release although one was just written; verify the ledger"
+        )
+    return view
