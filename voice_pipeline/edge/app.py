@@ -1,0 +1,37 @@
+"""The HTTP face to devices and reviewers: one FastAPI application over one store."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, HTTPException
+from fastapi.staticfiles import StaticFiles
+
+from voice_pipeline.capture.erasure import revoke_consent
+from voice_pipeline.capture.errors import UnknownConsentError
+from voice_pipeline.edge import captures, flags, review, telemetry
+from voice_pipeline.store.store import Store
+
+
+def create_app(store: Store) -> FastAPI:
+    """Captures, telemetry, flags, the update repository, consent and the review page."""
+    app = FastAPI(title="voice_pipeline edge", docs_url=None, redoc_url=None)
+    for part in (captures, telemetry, flags, review):
+        app.include_router(part.router(store))
+
+    @app.post("/v1/consents/{consent_id}/revoke")
+    def revoke(consent_id: str) -> dict[str, object]:
+        """Take a consent back: everything under it is erased before this answers."""
+        try:
+            erased = revoke_consent(store, consent_id, actor="device")
+        except UnknownConsentError as error:
+            raise HTTPException(404, detail=str(error)) from error
+        return {"consent_id": consent_id, "clips": len(erased.clip_ids)}
+
+    @app.get("/healthz")
+    def health() -> dict[str, object]:
+        """Alive, and the ledger's head."""
+        return {"status": "ok", "ledger_head": store.ledger.head()}
+
+    repository = store.settings.tuf / "repository"
+    repository.mkdir(parents=True, exist_ok=True)
+    app.mount("/tuf", StaticFiles(directory=repository), name="tuf")
+    return app
