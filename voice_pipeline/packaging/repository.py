@@ -97,7 +97,7 @@ class UpdateRepository:
                 return sha256
             write_atomically(self.targets / f"{sha256}.{name}", archive)
             targets.signed.targets[name] = target
-            self._write(targets, "targets")
+            self._write_next(targets, "targets")
             self._advance_snapshot(targets.signed.version)
         return sha256
 
@@ -107,7 +107,7 @@ class UpdateRepository:
             targets = self._current("targets")
             if targets.signed.targets.pop(target_name(model_version), None) is None:
                 return False
-            self._write(targets, "targets")
+            self._write_next(targets, "targets")
             self._advance_snapshot(targets.signed.version)
             return True
 
@@ -133,9 +133,9 @@ class UpdateRepository:
                 root.signed.revoke_key(keyid, role)
             path.rename(path.with_name(f"retired-{root.signed.version}-{path.name}"))
             root.signed.add_key(self._signer(role).public_key, role)
-            self._write(root, "root")
+            self._write_next(root, "root")
             targets = self._current("targets")
-            self._write(targets, "targets")
+            self._write_next(targets, "targets")
             self._advance_snapshot(targets.signed.version)
 
     # --- inside, all under the lock -----------------------------------------------------------------------------------
@@ -155,15 +155,15 @@ class UpdateRepository:
 
         root_file = self.metadata / "1.root.json"
         if not root_file.exists():
-            root = Root(version=0, consistent_snapshot=True)
+            root = Root(consistent_snapshot=True)
             for role in KEY_FOLDER:
                 root.add_key(self._signer(role).public_key, role)
             root.unrecognized_fields[SIGNING_KEY_FIELD] = signing_public_key(self._keys).decode()
             self._write(Metadata(root), "root")
         self.targets.mkdir(parents=True, exist_ok=True)
-        self._write(Metadata(Targets(version=0)), "targets")
-        self._write(Metadata(Snapshot(version=0)), "snapshot")
-        self._write(Metadata(Timestamp(version=0)), "timestamp")
+        self._write(Metadata(Targets()), "targets")
+        self._write(Metadata(Snapshot()), "snapshot")
+        self._write(Metadata(Timestamp()), "timestamp")
 
     def _key_path(self, role: str) -> Path:
         return self._keys / KEY_FOLDER[role] / f"{role}.key"
@@ -200,9 +200,13 @@ class UpdateRepository:
             ) from error
         return metadata
 
-    def _write(self, metadata: Metadata[Any], role: str) -> None:
-        """Sign the next version of `role` and write it in one move."""
+    def _write_next(self, metadata: Metadata[Any], role: str) -> None:
+        """`_write` the version after the one that `metadata` has."""
         metadata.signed.version += 1
+        self._write(metadata, role)
+
+    def _write(self, metadata: Metadata[Any], role: str) -> None:
+        """Sign metadata with a fresh expiry and put it into place in one move."""
         metadata.signed.expires = (self._now + LIFETIME[role]).replace(microsecond=0)
         metadata.sign(self._signer(role))
         name = "timestamp.json" if role == "timestamp" else f"{metadata.signed.version}.{role}.json"
@@ -211,16 +215,16 @@ class UpdateRepository:
     def _advance_snapshot(self, targets_version: int) -> None:
         snapshot, timestamp = self._current("snapshot"), self._current("timestamp")
         snapshot.signed.meta["targets.json"].version = targets_version
-        self._write(snapshot, "snapshot")
+        self._write_next(snapshot, "snapshot")
         timestamp.signed.snapshot_meta.version = snapshot.signed.version
-        self._write(timestamp, "timestamp")
+        self._write_next(timestamp, "timestamp")
 
     def _renew(self) -> bool:
         if self._current("timestamp").signed.expires - self._now > ONLINE_LIFETIME / 2:
             return False
         targets = self._current("targets")
         if targets.signed.expires - self._now < OFFLINE_LIFETIME / 2:
-            self._write(targets, "targets")
+            self._write_next(targets, "targets")
         self._advance_snapshot(targets.signed.version)
         return True
 

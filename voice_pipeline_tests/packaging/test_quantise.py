@@ -1,0 +1,148 @@
+"""Int8 graphs: made in several ways, chosen by words, small, and never through the Fourier convolution."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from voice_pipeline.packaging.errors import MissingInputError, QuantisationError
+from voice_pipeline.packaging.export import onnx_bytes
+from voice_pipeline.packaging.graph import quantisable_nodes, symmetric_int8
+from voice_pipeline.packaging.quantise import (
+    TOLERATED,
+    Candidate,
+    Heard,
+    choose,
+    int8_model_path,
+    make_candidates,
+    quantise,
+    quantised,
+    spread,
+)
+from voice_pipeline.schema.dataset import ManifestRow, Split
+from voice_pipeline.store.store import Store
+from voice_pipeline_tests.packaging.conftest import MODEL, PackagedHome
+from voice_pipeline_tests.packaging.small_models import network
+
+
+def candidate(method: str, wer: float) -> Candidate:
+    return Candidate(method=method, wer=wer, latency_p50_ms=1.0, size=1, sha256="0" * 64)
+
+
+@pytest.fixture(scope="module")
+def candidates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("candidates")
+    (folder / "float.onnx").write_bytes(onnx_bytes(network(0)))
+    random = np.random.default_rng(0)
+    clips = [Heard("", random.normal(0, 0.1, 8_000 + 500 * n).astype(np.float32)) for n in range(8)]
+    return make_candidates(folder / "float.onnx", clips, folder)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=5))
+def test_the_choice_is_never_worse_than_the_best_by_more_than_tolerated(rates: list[float]) -> None:
+    offered = [candidate(str(number), rate) for number, rate in enumerate(rates)]
+    chosen = choose(offered)
+    assert chosen.wer <= min(rates) + TOLERATED
+    assert all(earlier.wer > min(rates) + TOLERATED for earlier in offered[: int(chosen.method)])
+
+
+def test_nothing_to_choose_from_is_an_error() -> None:
+    with pytest.raises(QuantisationError):
+        choose([])
+
+
+@given(arrays(np.float32, (4, 3, 1, 2), elements=st.floats(-100, 100, width=32)))
+def test_int8_weights_are_within_half_a_step_of_the_float_ones(weights: np.ndarray) -> None:
+    quantised_weights, scale = symmetric_int8(weights)
+    restored = quantised_weights.astype(np.float64) * scale[:, None, None, None]
+    assert (np.abs(restored - weights) <= scale[:, None, None, None] * 0.5001 + 1e-30).all()
+
+
+def test_only_the_encoders_convolutions_are_quantised(tmp_path: Path) -> None:
+    (tmp_path / "float.onnx").write_bytes(onnx_bytes(network(0)))
+    nodes = quantisable_nodes(tmp_path / "float.onnx")
+    assert len(nodes.depthwise) == 4  # two blocks of two separable convolutions
+    assert len(nodes.dense) == 5  # their pointwise halves, and the stem
+    assert not [name for name in (*nodes.depthwise, *nodes.dense) if "frontend" in name or "excite" in name]
+
+
+def test_every_candidate_runs_and_stays_near_the_float_graph(candidates: dict[str, Path]) -> None:
+    import onnxruntime
+
+    waveform = np.random.default_rng(1).normal(0, 0.1, (1, 20_000)).astype(np.float32)
+    answers = {
+        name: onnxruntime.InferenceSession(str(path)).run(None, {"waveform": waveform})[0]
+        for name, path in candidates.items()
+    }
+    for name, answer in answers.items():
+        assert np.abs(answer - answers["float"]).mean() < 0.2, name
+    assert list(answers) == ["float", "static-qdq", "static-qdq-pointwise", "weights-only"]
+
+
+def test_int8_weights_are_stored_as_int8(candidates: dict[str, Path]) -> None:
+    import onnx
+
+    float_names = {t.name for t in onnx.load(str(candidates["float"])).graph.initializer}
+    for name in ("static-qdq", "weights-only"):
+        stored = onnx.load(str(candidates[name])).graph.initializer
+        kept_float = [t for t in stored if t.data_type == onnx.TensorProto.FLOAT and len(t.dims) == 4]
+        assert len([t for t in stored if t.data_type == onnx.TensorProto.INT8 and len(t.dims) == 4]) == 9, name
+        assert len(kept_float) == 5, name  # squeeze-and-excitation twice two, and the head
+    assert float_names
+
+
+def test_choice_is_recorded_with_all_candidates_and_repeated_without_work(packaged: PackagedHome) -> None:
+    record = quantised(packaged.store, MODEL)
+    assert record is not None
+    assert [c.method for c in record.candidates] == ["float", "static-qdq", "static-qdq-pointwise", "weights-only"]
+    assert record.sha256 in {c.sha256 for c in record.candidates[1:]}
+    assert record.calibration_clips > 0
+    assert record.development_words > 0
+    assert quantise(packaged.store, MODEL) == record
+
+
+def test_a_changed_int8_file_does_not_count(packaged: PackagedHome) -> None:
+    path = int8_model_path(packaged.store, MODEL)
+    intact = path.read_bytes()
+    path.write_bytes(intact[:-1] + bytes([intact[-1] ^ 1]))
+    try:
+        assert quantised(packaged.store, MODEL) is None
+    finally:
+        path.write_bytes(intact)
+
+
+def test_model_that_was_not_exported_is_refused(store: Store) -> None:
+    with pytest.raises(MissingInputError, match="onnx_model"):
+        quantise(store, "m-20261102-ffffffff")
+
+
+@given(st.integers(1, 60), st.integers(1, 40))
+def test_calibration_clips_cover_strata_in_proportion(rows: int, count: int) -> None:
+    made = [
+        ManifestRow(
+            clip_id=str(n),
+            content_sha256=f"{n:064x}",
+            speaker="s",
+            consent_id="c",
+            split=Split.TRAIN,
+            text="a",
+            batch_id="b",
+            shard="s",
+            duration_s=1,
+            device_class="phone_low" if n % 4 else "laptop",
+            microphone="built_in",
+            locale="en-US",
+            captured_at="2026-11-02",
+        )
+        for n in range(rows)
+    ]
+    chosen = spread(made, count)
+    assert len(chosen) == min(rows, count)
+    assert len({row.clip_id for row in chosen}) == len(chosen)
+    share = sum(row.device_class == "laptop" for row in made) / rows
+    assert abs(sum(row.device_class == "laptop" for row in chosen) - share * len(chosen)) <= 1
