@@ -14,7 +14,33 @@ from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import clip_features, clips, consents
 
 ALL_SCOPES = ("transcribe_review", "train", "evaluate")
-WORDS = "zero one two three four five six seven eight nine start stop enter north street".split()
+WORDS = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "start",
+    "stop",
+    "enter",
+    "north",
+    "street",
+]
+
+MEASURES = {
+    "duration_s": 2.5,
+    "loudness_dbfs": -25.0,
+    "clipping": 0.0,
+    "spectral_tilt": -3.0,
+    "band_low": 0.5,
+    "band_mid": 0.3,
+    "band_high": 0.2,
+}
 
 
 def add_clips(
@@ -62,7 +88,7 @@ def add_clips(
         {
             "clip_id": clip_id,
             "capture_date": day,
-            "values": {"snr_db": snr_db, "loudness_dbfs": -25.0, "clipping": 0.0},
+            "values": {**MEASURES, "snr_db": snr_db},
             "known_at": at.isoformat(),
         }
         for clip_id in truth
