@@ -51,7 +51,7 @@ def shadow_release(context: AssetExecutionContext, store: ResourceParam[Store]) 
     owners=OWNERS,
     kinds={"python"},
     deps=["shadow_release"],
-    description="The candidate answers on 5, 25, then 50 % of devices: one stage a materialisation, each on its evidence.",
+    description="The candidate answers on 5, 25, 50 % of devices: one stage a materialisation, each on its evidence.",
 )
 def canary_release(context: AssetExecutionContext, store: ResourceParam[Store]) -> MaterializeResult:
     to_state = next_canary(store, context.partition_key, context.run.tags.get(TO_STATE_TAG))

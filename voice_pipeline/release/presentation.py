@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from voice_pipeline.release.evidence import GATES, asks_for_sign_off, stored_verdicts
+from voice_pipeline.release.evidence import asks_for_sign_off, stored_verdicts
 from voice_pipeline.schema.release import Outcome, ReleaseState
 from voice_pipeline.schema.release_policy import ReleasePolicy
 from voice_pipeline.store.errors import LedgerBrokenError
@@ -48,26 +48,21 @@ def verdict_table(store: Store, view: ReleaseView) -> str:
 class JudgedGate:
     """One gate as an asset check shows it; `passed` also where a person's sign-off settles it."""
 
-    gate: str
     passed: bool
     metadata: dict[str, Any]
 
 
-def judged_gates(store: Store, policy: ReleasePolicy, model_version: str) -> list[JudgedGate]:
-    """Every gate of a model's newest release under `policy`; one without a verdict has not passed."""
+def judged_gate(store: Store, policy: ReleasePolicy, model_version: str, gate: str) -> JudgedGate:
+    """A gate of a model's newest release under `policy`; without a verdict it has not passed."""
     view = latest_release(store, model_version)
     found = stored_verdicts(store, view.bundle_digest, policy.digest) if view else {}
-    judged = []
-    for gate in GATES:
-        verdict = found.get(gate)
-        if verdict is None:
-            judged.append(JudgedGate(gate, False, {"detail": "no verdict is stored for this bundle and policy"}))
-            continue
-        passed = verdict.outcome is Outcome.PASS or asks_for_sign_off(verdict)
-        figures = {"value": verdict.value, "threshold": verdict.threshold}
-        metadata = {"outcome": verdict.outcome.value, "metric": verdict.metric, "detail": verdict.detail}
-        judged.append(JudgedGate(gate, passed, {**metadata, **{k: v for k, v in figures.items() if v is not None}}))
-    return judged
+    verdict = found.get(gate)
+    if verdict is None:
+        return JudgedGate(False, {"detail": "no verdict is stored for this bundle and policy"})
+    passed = verdict.outcome is Outcome.PASS or asks_for_sign_off(verdict)
+    figures = {"value": verdict.value, "threshold": verdict.threshold}
+    metadata = {"outcome": verdict.outcome.value, "metric": verdict.metric, "detail": verdict.detail}
+    return JudgedGate(passed, {**metadata, **{k: v for k, v in figures.items() if v is not None}})
 
 
 def live_state(store: Store) -> tuple[bool, dict[str, Any]]:
