@@ -20,6 +20,9 @@ GAP_RANGE_S = (0.05, 0.35)
 DECAY_RANGE_S = (0.1, 0.5)
 COLOUR_RANGE = (0.0, 2.0)
 
+MelPower = NDArray[np.float32]
+"""(T, M) power in mel bands, what `frontend.LogMel.power` gives."""
+
 
 def coloured_noise(rng: np.random.Generator, n: int, exponent: float | None = None) -> Samples:
     """`n` ≥ 1 samples of noise with power ∝ 1 / f^exponent (0 white, 1 pink, 2 brown), peak 0.5.
@@ -80,11 +83,53 @@ def join(rng: np.random.Generator, first: Samples, second: Samples) -> Samples:
     return np.concatenate([first, gap, second])
 
 
+def stretch(power_TM: MelPower, factor: float) -> MelPower:  # noqa: N803
+    """Mel power at `factor` times the tempo, (round(T / factor), M); pitch stays."""
+    frames = len(power_TM)
+    positions = np.minimum(np.arange(max(1, round(frames / factor))) * factor, frames - 1)
+    before = positions.astype(np.int64)
+    share = (positions - before).astype(np.float32)[:, None]
+    after = np.minimum(before + 1, frames - 1)
+    return power_TM[before] * (1 - share) + power_TM[after] * share
+
+
+def shift_frequencies(power_TM: MelPower, factor: float) -> MelPower:  # noqa: N803
+    """Mel power with every frequency multiplied by `factor`; a shorter or longer vocal tract."""
+    below, share = _warp(power_TM.shape[1], factor)
+    return power_TM.take(below, axis=1) * (1 - share) + power_TM.take(below + 1, axis=1) * share
+
+
+def _warp(bins: int, factor: float) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """For each bin: the bin below its frequency divided by `factor`, and the share of the bin above that one."""
+    top = 2595 * np.log10(1 + SAMPLE_RATE / 2 / 700)
+    centres = 700 * (10 ** ((np.arange(bins) + 1) / (bins + 1) * top / 2595) - 1)
+    sources = 2595 * np.log10(1 + centres / factor / 700) / top * (bins + 1) - 1
+    sources = np.clip(sources, 0, bins - 1)
+    below = np.minimum(sources.astype(np.int64), bins - 2)
+    return below, (sources - below).astype(np.float32)
+
+
+def add_noise_power(rng: np.random.Generator, power_TM: MelPower, noises: Sequence[MelPower]) -> MelPower:  # noqa: N803
+    """What `add_noise` does, on mel power; the SNR is that of the mel-weighted powers."""
+    noise = noises[int(rng.integers(len(noises)))]
+    start = int(rng.integers(len(noise)))
+    fitted = noise[(start + np.arange(len(power_TM))) % len(noise)]
+    gain = float(power_TM.mean()) / max(float(fitted.mean()), 1e-9) / 10 ** (float(rng.uniform(*SNR_RANGE_DB)) / 10)
+    return power_TM + np.float32(gain) * fitted
+
+
+def join_power(rng: np.random.Generator, first_TM: MelPower, second_TM: MelPower) -> MelPower:  # noqa: N803
+    """One recording of both; the drawn gap is filled with the first one's quietest frame."""
+    gap = int(rng.uniform(*GAP_RANGE_S) * 100)
+    quiet = first_TM[int(first_TM.sum(axis=1).argmin())]
+    return np.concatenate([first_TM, np.tile(quiet, (gap, 1)), second_TM])
+
+
 def mask_features(
     rng: np.random.Generator,
-    features_TM: NDArray[np.float32],
+    features_TM: NDArray[np.float32],  # noqa: N803
     frequency_bins: int,
-    time_frames: int,  # noqa: N803
+    time_frames: int,
 ) -> None:
     """Set up to `frequency_bins` neighbouring bins and up to `time_frames` frames (never more than a fifth) to 0, in
     place.

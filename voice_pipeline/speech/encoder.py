@@ -19,6 +19,7 @@ from voice_pipeline.speech.errors import PresetError
 from voice_pipeline.speech.frontend import HOP, LogMel
 
 SQUEEZE = 8
+DROPPED_FRAMES = 4
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,27 @@ class SqueezeExcite(nn.Module):
         return x_BC1S * torch.sigmoid(self.excite(torch.relu(self.squeeze(mean))))
 
 
+class BlockDropout(nn.Module):
+    """Drops a channel for DROPPED_FRAMES neighbouring frames at once, and applies the padding mask in the same step.
+
+    Neighbouring frames say nearly the same, so single ones are hardly missed (DropBlock, Ghiasi et al., 2018); and the
+    random numbers of plain dropout took a sixth of the training time on CPU.
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, x_BC1S: Tensor, mask_B11S: Tensor | None) -> Tensor:  # noqa: N803
+        if not self.training or self.share == 0:
+            return x_BC1S if mask_B11S is None else x_BC1S * mask_B11S
+        batch, channels, _, steps = x_BC1S.shape
+        keep = x_BC1S.new_empty(batch, -(-steps // DROPPED_FRAMES), channels).bernoulli_(1 - self.share)
+        scale = keep.div_(1 - self.share).repeat_interleave(DROPPED_FRAMES, dim=1)[:, :steps]
+        scale_BC1S = scale.transpose(1, 2).unsqueeze(2)  # channels-last in memory, as x  # noqa: N806
+        return x_BC1S * (scale_BC1S if mask_B11S is None else scale_BC1S * mask_B11S)
+
+
 class ResidualBlock(nn.Module):
     """`repeats` separable convolutions, squeeze-and-excitation, and the input added back."""
 
@@ -110,17 +132,15 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.convolutions = nn.ModuleList(SeparableConvolution(channels, kernel) for _ in range(repeats))
         self.excite = SqueezeExcite(channels)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = BlockDropout(dropout)
 
     def forward(self, x_BC1S: Tensor, mask_B11S: Tensor | None) -> Tensor:  # noqa: N803
         y = x_BC1S
         for index, convolution in enumerate(self.convolutions):
             if index > 0:
-                y = self.dropout(torch.relu(y))
-                y = y if mask_B11S is None else y * mask_B11S
+                y = self.dropout(torch.relu(y), mask_B11S)
             y = convolution(y)
-        y = self.dropout(torch.relu(x_BC1S + self.excite(y, mask_B11S)))
-        return y if mask_B11S is None else y * mask_B11S
+        return self.dropout(torch.relu(x_BC1S + self.excite(y, mask_B11S)), mask_B11S)
 
 
 class Encoder(nn.Module):

@@ -9,12 +9,14 @@ Shapes: B batch, N samples, T frames (one every 10 ms, T = N // 160), M mel bins
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from voice_pipeline.speech.audio import SAMPLE_RATE
+from voice_pipeline.speech.audio import SAMPLE_RATE, Samples
 
 WINDOW = 400
 HOP = 160
@@ -31,7 +33,6 @@ class LogMel(nn.Module):
     """
 
     dft: Tensor
-    window: Tensor
     mel: Tensor
 
     def __init__(self, mels: int = 80) -> None:
@@ -40,7 +41,6 @@ class LogMel(nn.Module):
         phase = 2 * np.pi * np.arange(FFT // 2 + 1)[:, None] * np.arange(WINDOW)[None, :] / FFT
         kernels = np.concatenate([np.cos(phase) * window, -np.sin(phase) * window])
         self.register_buffer("dft", torch.tensor(kernels[:, None, :], dtype=torch.float32), persistent=False)
-        self.register_buffer("window", torch.tensor(window, dtype=torch.float32), persistent=False)
         self.register_buffer("mel", torch.tensor(_mel_filters(mels), dtype=torch.float32), persistent=False)
 
     def forward(self, waveform_BN: Tensor) -> Tensor:  # noqa: N803
@@ -48,21 +48,37 @@ class LogMel(nn.Module):
         padding = (WINDOW - HOP) // 2
         spectrum = nn.functional.conv1d(waveform_BN.unsqueeze(1), self.dft, stride=HOP, padding=padding)
         real, imaginary = spectrum.chunk(2, dim=1)
-        return normalise(self._log_mel((real * real + imaginary * imaginary).transpose(1, 2)))
+        power_BTM = (real * real + imaginary * imaginary).transpose(1, 2) @ self.mel  # noqa: N806
+        return normalise(torch.log(power_BTM + POWER_FLOOR))
 
-    def fast(self, waveform_N: Tensor) -> Tensor:  # noqa: N803
-        """What `forward` gives for one utterance, (T, M), by fast Fourier transform: the trainer's path.
 
-        Equal to `forward` within 1e-3 (the test of this promise is `test_frontend.py`).
-        """
-        padding = (WINDOW - HOP) // 2
-        frames = nn.functional.pad(waveform_N, (padding, padding)).unfold(0, WINDOW, HOP) * self.window
-        spectrum = torch.view_as_real(torch.fft.rfft(frames, n=FFT)).square().sum(-1)
-        return normalise(self._log_mel(spectrum).unsqueeze(0)).squeeze(0)
+@lru_cache(maxsize=4)
+def _tables(mels: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Window (WINDOW,) and filters (K, M)."""
+    return np.hanning(WINDOW + 1)[:WINDOW].astype(np.float32), _mel_filters(mels).astype(np.float32)
 
-    def _log_mel(self, power: Tensor) -> Tensor:
-        """(…, K) power → (…, M) log mel energies."""
-        return torch.log(power @ self.mel + POWER_FLOOR)
+
+def mel_power(samples: Samples, mels: int) -> NDArray[np.float32]:
+    """(T, M) mel power of one utterance in numpy: the trainer's path, which augments in this domain.
+
+    `features(mel_power(x))` equals `LogMel.forward(x)` within 1e-3, which `test_frontend.py` holds it to. It uses no
+    thread pool, which small arrays on a busy machine pay dearly for.
+    """
+    from scipy.fft import rfft
+
+    window, filters = _tables(mels)
+    padded = np.pad(samples, (WINDOW - HOP) // 2)
+    spectrum = rfft(np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP] * window, FFT, axis=1)
+    power: NDArray[np.float32] = (np.square(spectrum.real) + np.square(spectrum.imag)) @ filters
+    return power
+
+
+def features(power_TM: NDArray[np.float32]) -> NDArray[np.float32]:  # noqa: N803
+    """Normalised log-mel features (T, M) of one utterance's mel power, in numpy."""
+    levels = np.log(power_TM + np.float32(POWER_FLOOR))
+    levels -= levels.mean(axis=0)
+    levels /= np.sqrt(np.square(levels).mean(axis=0) + np.float32(DEVIATION_FLOOR**2))
+    return levels
 
 
 def normalise(features_BTM: Tensor) -> Tensor:  # noqa: N803

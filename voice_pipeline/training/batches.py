@@ -12,19 +12,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from voice_pipeline.schema.training import Hyperparameters
 from voice_pipeline.speech import augmentation
-from voice_pipeline.speech.audio import FULL_SCALE, SAMPLE_RATE, Samples
-from voice_pipeline.speech.frontend import LogMel
+from voice_pipeline.speech.audio import FULL_SCALE, Samples
+from voice_pipeline.speech.frontend import features, mel_power
 from voice_pipeline.speech.tokenizer import CharTokenizer
 from voice_pipeline.training.data import Utterance
 
 FRAME_MULTIPLE = 64
 SORTED_BATCHES = 8
 """Utterances are sorted by length within this many batches: little padding, still a new order every epoch."""
-LONGEST_JOIN_S = 12.0
+LONGEST_JOIN_FRAMES = 1200
+CACHED_FRAMES = 2_500_000
+"""About seven hours, 0.8 GB."""
 AHEAD = 4
 
 
@@ -39,73 +42,84 @@ class Batch:
     audio_s: float
 
 
-@dataclass(frozen=True)
 class Augmenter:
-    """Turns utterances into training examples.
+    """Turns utterances into training examples. Mel power is computed once an utterance and augmented in that domain.
 
     Args:
         utterances: the training split.
         noises: recordings to mix in, at least one.
     """
 
-    utterances: Sequence[Utterance]
-    noises: Sequence[Samples]
-    tokenizer: CharTokenizer
-    parameters: Hyperparameters
-    frontend: LogMel
-    by_speaker: dict[str, list[int]]
-
-    @classmethod
-    def over(
-        cls,
+    def __init__(
+        self,
         utterances: Sequence[Utterance],
         noises: Sequence[Samples],
         tokenizer: CharTokenizer,
         parameters: Hyperparameters,
-        frontend: LogMel,
-    ) -> Augmenter:
-        """An augmenter that knows who said what."""
-        by_speaker: dict[str, list[int]] = {}
+        mels: int,
+    ) -> None:
+        self.utterances = utterances
+        self.tokenizer = tokenizer
+        self.parameters = parameters
+        self.mels = mels
+        self._noises = [mel_power(noise, mels) for noise in noises]
+        self._cache: dict[int, NDArray[np.float32]] = {}
+        self._cached_frames = 0
+        self._by_speaker: dict[str, list[int]] = {}
         for index, utterance in enumerate(utterances):
-            by_speaker.setdefault(utterance.speaker, []).append(index)
-        return cls(utterances, noises, tokenizer, parameters, frontend, by_speaker)
+            self._by_speaker.setdefault(utterance.speaker, []).append(index)
 
     def batch(self, rng: np.random.Generator, indices: Sequence[int]) -> Batch:
         """One augmented batch of the utterances `indices`."""
         examples = [self._example(rng, index) for index in indices]
-        return collate([features for features, _ in examples], [ids for _, ids in examples])
+        return collate([example for example, _ in examples], [ids for _, ids in examples])
+
+    def clean(self, utterance: Utterance) -> Tensor:
+        """Features (T, M) of an utterance as it is."""
+        return torch.from_numpy(features(mel_power(as_float(utterance), self.mels)))
 
     def _example(self, rng: np.random.Generator, index: int) -> tuple[Tensor, list[int]]:
         first = self.utterances[index]
-        samples, text = as_float(first), first.text
+        power, text = self._power(index), first.text
         if rng.random() < self.parameters.join_share:
-            own = self.by_speaker[first.speaker]
-            second = self.utterances[own[int(rng.integers(len(own)))]]
-            if (first.samples.size + second.samples.size) / SAMPLE_RATE <= LONGEST_JOIN_S:
-                samples, text = augmentation.join(rng, samples, as_float(second)), f"{text} {second.text}"
+            own = self._by_speaker[first.speaker]
+            other = own[int(rng.integers(len(own)))]
+            second = self._power(other)
+            if len(power) + len(second) <= LONGEST_JOIN_FRAMES:
+                power = augmentation.join_power(rng, power, second)
+                text = f"{text} {self.utterances[other].text}"
         if self.parameters.speed_perturbation:
-            samples = augmentation.perturb_speed(rng, samples)
+            power = augmentation.stretch(power, float(rng.uniform(*augmentation.SPEED_RANGE)))
+            power = augmentation.shift_frequencies(power, float(rng.uniform(*augmentation.SPEED_RANGE)))
         if rng.random() < self.parameters.noise_share:
-            samples = augmentation.add_noise(rng, samples, self.noises)
-        features = self.frontend.fast(torch.from_numpy(samples))
-        augmentation.mask_features(
-            rng, features.numpy(), self.parameters.frequency_mask_bins, self.parameters.time_mask_frames
-        )
-        return features, self.tokenizer.encode(text)
+            power = augmentation.add_noise_power(rng, power, self._noises)
+        example = features(power)
+        augmentation.mask_features(rng, example, self.parameters.frequency_mask_bins, self.parameters.time_mask_frames)
+        return torch.from_numpy(example), self.tokenizer.encode(text)
+
+    def _power(self, index: int) -> NDArray[np.float32]:
+        """Mel power of an utterance; kept as long as CACHED_FRAMES allows, then computed anew each time."""
+        power = self._cache.get(index)
+        if power is None:
+            power = mel_power(as_float(self.utterances[index]), self.mels)
+            if self._cached_frames + len(power) <= CACHED_FRAMES:
+                self._cache[index] = power
+                self._cached_frames += len(power)
+        return power
 
 
 def as_float(utterance: Utterance) -> Samples:
     """An utterance's samples in [-1, 1]."""
-    return utterance.samples.astype(np.float32) / FULL_SCALE
+    return utterance.samples.astype(np.float32) / np.float32(FULL_SCALE)
 
 
-def collate(features: Sequence[Tensor], targets: Sequence[list[int]]) -> Batch:
-    """One padded batch; features (T_i, M) are padded with zeros."""
-    longest = max(len(f) for f in features)
-    padded = torch.zeros(len(features), -(-longest // FRAME_MULTIPLE) * FRAME_MULTIPLE, features[0].shape[1])
-    for row, f in enumerate(features):
+def collate(examples: Sequence[Tensor], targets: Sequence[list[int]]) -> Batch:
+    """One padded batch; examples (T_i, M) are padded with zeros."""
+    longest = max(len(f) for f in examples)
+    padded = torch.zeros(len(examples), -(-longest // FRAME_MULTIPLE) * FRAME_MULTIPLE, examples[0].shape[1])
+    for row, f in enumerate(examples):
         padded[row, : len(f)] = f
-    lengths = torch.tensor([len(f) for f in features])
+    lengths = torch.tensor([len(f) for f in examples])
     return Batch(
         features=padded,
         lengths=lengths,

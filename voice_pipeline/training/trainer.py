@@ -13,8 +13,8 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,9 +31,10 @@ from voice_pipeline.speech.recogniser import load_checkpoint
 from voice_pipeline.speech.scoring import corpus_wer, score
 from voice_pipeline.speech.tokenizer import BLANK, CharTokenizer
 from voice_pipeline.training import checkpoints
-from voice_pipeline.training.batches import Augmenter, Batch, as_float, collate, epoch_batches
+from voice_pipeline.training.batches import Augmenter, Batch, collate, epoch_batches
 from voice_pipeline.training.data import Utterance
 from voice_pipeline.training.errors import CheckpointMismatchError, DivergedError, NoTrainingDataError
+from voice_pipeline.training.optimiser import AdamW
 
 GRADIENT_NORM = 5.0
 FINAL_RATE = 0.01
@@ -112,23 +113,23 @@ class _Run:
         usable = [u for u in train if _fits(u, self.tokenizer, config.stride)]
         if not usable or not dev:
             raise NoTrainingDataError(
-                f"dataset {spec.dataset_version} gives {len(usable)} train and {len(dev)} dev utterances; label more clips"
+                f"dataset {spec.dataset_version} gives {len(usable)} train and {len(dev)} dev utterances; label more"
             )
         torch.manual_seed(spec.seed)
         self.model = AcousticModel(config, self.parameters.dropout)
         if parent is not None:
             _start_from(self.model, self.tokenizer, parent)
-        self.augmenter = Augmenter.over(
+        self.augmenter = Augmenter(
             usable,
             [*noises, *_synthetic_noises(spec.seed)],
             self.tokenizer,
             self.parameters,
-            copy.deepcopy(self.model.frontend),
+            config.mels,
         )
         self.dev = _dev_batches(dev, self.augmenter)
         self.model.to(self.device)
         self.average = copy.deepcopy(self.model).eval()
-        self.optimizer = _optimizer(self.model, self.parameters)
+        self.optimizer = AdamW(list(self.model.parameters()), self.parameters.weight_decay)
         self.loss = nn.CTCLoss(blank=BLANK, zero_infinity=True)
         self.steps_per_epoch = math.ceil(len(usable) / self.parameters.batch_size)
         self.state = checkpoints.TrainingState(0, {}, {}, {}, {}, math.inf, 0)
@@ -172,9 +173,6 @@ class _Run:
         return report
 
     def _step(self, batch: Batch, step: int) -> float:
-        rate = _rate(step, self.steps_per_epoch * self.parameters.max_epochs, self.parameters)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
         lengths = batch.lengths.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             log_probs = self.model.encoder(batch.features.to(self.device), lengths)
@@ -184,10 +182,9 @@ class _Run:
             self.model.encoder.output_lengths(lengths),
             batch.target_lengths.to(self.device),
         )
-        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_NORM, foreach=True)
-        self.optimizer.step()
+        self.optimizer.step(_rate(step, self.steps_per_epoch * self.parameters.max_epochs, self.parameters))
         self._average_weights(step)
         return float(loss.detach())
 
@@ -235,7 +232,7 @@ def _fits(utterance: Utterance, tokenizer: CharTokenizer, stride: int) -> bool:
         ids = tokenizer.encode(utterance.text)
     except TokenizerError:
         return False
-    needed = len(ids) + sum(a == b for a, b in zip(ids, ids[1:], strict=False))
+    needed = len(ids) + sum(a == b for a, b in pairwise(ids))
     return bool(ids) and needed <= frames_of(utterance.samples.size) // stride
 
 
@@ -259,22 +256,11 @@ def _dev_batches(dev: Sequence[Utterance], augmenter: Augmenter) -> list[tuple[B
     groups = [ordered[i : i + DEV_BATCH] for i in range(0, len(ordered), DEV_BATCH)]
     return [
         (
-            collate([augmenter.frontend.fast(torch.from_numpy(as_float(u))) for u in group], [[] for _ in group]),
+            collate([augmenter.clean(u) for u in group], [[] for _ in group]),
             [u.text for u in group],
         )
         for group in groups
     ]
-
-
-def _optimizer(model: AcousticModel, parameters: Hyperparameters) -> torch.optim.Optimizer:
-    """AdamW; weight decay on weights only, not on biases and normalisation."""
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.ndim <= 1]
-    groups: list[dict[str, Any]] = [
-        {"params": matrices, "weight_decay": parameters.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=parameters.learning_rate, betas=(0.9, 0.98), foreach=True)
 
 
 def _rate(step: int, steps: int, parameters: Hyperparameters) -> float:

@@ -1,0 +1,157 @@
+"""Trains one planned model in a process of its own: `python -m voice_pipeline.training.worker MODEL_VERSION`.
+
+Promises: the caller's memory and thread pools stay its own; a worker that is killed is simply started again and goes on
+from its last finished epoch; two workers for one model never train at once (the second waits and finds the work done);
+a failure is one line on standard error and exit code 1. Every epoch is one JSON line in
+`<models>/<model_version>/progress.jsonl`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select, update
+
+from voice_pipeline.schema.dataset import Split
+from voice_pipeline.schema.training import TrainingSpec
+from voice_pipeline.settings import load_settings
+from voice_pipeline.speech.errors import SpeechError
+from voice_pipeline.store.errors import StoreError
+from voice_pipeline.store.store import Store
+from voice_pipeline.store.tables import models
+from voice_pipeline.training.checkpoints import CHECKPOINT, STATE, checkpoint_digest, is_complete
+from voice_pipeline.training.data import read_utterances
+from voice_pipeline.training.errors import TrainingError, UnknownModelError, WorkerFailedError
+
+if TYPE_CHECKING:
+    from voice_pipeline.training.trainer import EpochReport
+
+PROGRESS = "progress.jsonl"
+LOCK = "train.lock"
+
+
+def run_worker(store: Store, model_version: str) -> Path:
+    """Train `model_version` in a subprocess and wait; a model that is trained already is returned at once.
+
+    Returns:
+        The checkpoint folder. Its digest is kept as `checkpoint_sha256` of the model in the catalogue.
+
+    Raises:
+        UnknownModelError: it was never planned.
+        WorkerFailedError: the worker's one line says why. Calling again resumes.
+    """
+    spec = _spec(store, model_version)
+    folder = store.settings.models / model_version / CHECKPOINT
+    if not is_complete(folder, spec.digest):
+        _run_subprocess(store, model_version)
+    digest = checkpoint_digest(folder)
+    with store.database.write() as connection:
+        connection.execute(
+            update(models).where(models.c.model_version == model_version).values(checkpoint_sha256=digest)
+        )
+    return folder
+
+
+def _run_subprocess(store: Store, model_version: str) -> None:
+    home = store.settings
+    environment = {
+        **os.environ,
+        "VOICE_PIPELINE_HOME": str(home.root),
+        "VOICE_PIPELINE_DATABASE_URL": home.database_url,
+        "VOICE_PIPELINE_VAULT_URL": home.vault_url,
+        "VOICE_PIPELINE_BLOB_URL": home.blob_url,
+    }
+    command = [sys.executable, "-m", "voice_pipeline.training.worker", model_version]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            _, errors = process.communicate()
+        except BaseException:
+            process.terminate()
+            raise
+    if process.returncode != 0:
+        lines = errors.strip().splitlines() or ["no message"]
+        how = f"signal {-process.returncode}" if process.returncode < 0 else f"exit code {process.returncode}"
+        raise WorkerFailedError(f"training of {model_version} ended with {how}: {lines[-1]}; run it again to resume")
+
+
+def train_planned(store: Store, model_version: str) -> Path:
+    """Train `model_version` in this process; returns the checkpoint folder.
+
+    Raises:
+        TrainingError, SpeechError, StoreError: as `trainer.train` and the readers of the dataset.
+    """
+    from filelock import FileLock
+
+    spec = _spec(store, model_version)
+    workdir = store.settings.models / model_version
+    workdir.mkdir(parents=True, exist_ok=True)
+    with FileLock(workdir / LOCK):
+        if is_complete(workdir / CHECKPOINT, spec.digest):
+            return workdir / CHECKPOINT
+        return _train(store, spec, workdir)
+
+
+def _train(store: Store, spec: TrainingSpec, workdir: Path) -> Path:
+    from voice_pipeline.evaluation.noises import load_noises
+    from voice_pipeline.training.trainer import train
+
+    progress = workdir / PROGRESS
+    if not (workdir / STATE).exists():
+        progress.unlink(missing_ok=True)
+
+    def report(epoch: EpochReport) -> None:
+        with progress.open("a") as file:
+            file.write(json.dumps(asdict(epoch)) + "\n")
+
+    result = train(
+        spec,
+        list(read_utterances(store, spec.dataset_version, Split.TRAIN)),
+        list(read_utterances(store, spec.dataset_version, Split.DEV)),
+        load_noises(store),
+        workdir,
+        _parent(store, spec),
+        report,
+    )
+    (workdir / STATE).unlink(missing_ok=True)
+    return result.checkpoint
+
+
+def _spec(store: Store, model_version: str) -> TrainingSpec:
+    row = store.database.row(select(models.c.spec).where(models.c.model_version == model_version))
+    if row is None:
+        raise UnknownModelError(f"model {model_version} was never planned; materialise training_plan for it first")
+    return TrainingSpec.model_validate(row["spec"])
+
+
+def _parent(store: Store, spec: TrainingSpec) -> Path | None:
+    if spec.parent_model_version is None:
+        return None
+    folder = store.settings.models / spec.parent_model_version / CHECKPOINT
+    if not folder.exists():
+        raise UnknownModelError(f"parent {spec.parent_model_version} has no checkpoint in this home; train it first")
+    return folder
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code of the worker: 0 trained, 1 failed, 2 called wrongly."""
+    if len(arguments) != 1:
+        sys.stderr.write("usage: python -m voice_pipeline.training.worker MODEL_VERSION\n")
+        return 2
+    logging.basicConfig(level=logging.WARNING)
+    try:
+        train_planned(Store.open(load_settings()), arguments[0])
+    except (TrainingError, SpeechError, StoreError, OSError, MemoryError) as error:
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
