@@ -1,10 +1,13 @@
 """The Dagster code location: the eight stages' assets, checks, jobs and sensors, merged."""
 
+import warnings
 from importlib import import_module
 from typing import Any
 
 from dagster import (
+    BetaWarning,
     Definitions,
+    PreviewWarning,
     in_process_executor,
     load_asset_checks_from_modules,
     load_assets_from_modules,
@@ -14,6 +17,12 @@ from voice_pipeline.resources import store_resource
 
 STAGES = ("capture", "labeling", "dataset", "features", "training", "packaging", "release", "monitoring")
 STAGES_WITH_SENSORS = ("capture", "labeling", "dataset", "training", "release", "monitoring")
+
+for category in (
+    BetaWarning,
+    PreviewWarning,
+):  # backfill policies and partitioned checks; the lock pins their behaviour
+    warnings.filterwarnings("ignore", category=category)
 
 
 def build_definitions(store: Any = store_resource) -> Definitions:

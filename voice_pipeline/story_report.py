@@ -1,4 +1,4 @@
-"""What a finished story shows: `reports/demo.json` and the summary table. Reads only the store and the Dagster instance,
+"""What a finished story shows: `reports/demo.json` and the summary table. It reads only store and Dagster instance,
 so nothing in it can differ from what really happened.
 """
 

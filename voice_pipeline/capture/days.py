@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime, timedelta
 FIRST_DAY = date(2026, 1, 1)
 """Start of the `capture_date` partitions."""
 
-MAX_AGE = timedelta(days=60)
+MAX_AGE = timedelta(days=90)
 MAX_AHEAD = timedelta(minutes=10)
 
 

@@ -362,7 +362,7 @@ def _revoked(connection: Connection, judged: Sequence[_Judged]) -> set[str]:
 
 
 def _drop_originals(store: Store, day: str) -> None:
-    """Delete the received bytes of catalogued clips: `clips/` holds them losslessly now. The next call finishes this."""
+    """Delete the received bytes of catalogued clips: `clips/` holds them losslessly. A later call finishes this."""
     rows = store.database.rows(
         select(inbox.c.event_id, inbox.c.blob_key).where(
             inbox.c.capture_date == day, inbox.c.state == "catalogued", inbox.c.blob_key != ""

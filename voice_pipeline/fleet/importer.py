@@ -1,0 +1,98 @@
+"""Recordings one already holds, taken in as consented clips through the same intake that devices use.
+
+Promise: everything minted (clip ids, event ids, device contexts, times of day) comes from the seed, so the same import
+twice is the same clips once.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+
+from voice_pipeline.capture.intake import accept_many
+from voice_pipeline.fleet.corpus import CorpusClip
+from voice_pipeline.fleet.errors import CorpusError
+from voice_pipeline.schema.canonical import digest
+from voice_pipeline.schema.clip import CaptureEvent, DeviceClass, DeviceContext, Microphone
+from voice_pipeline.schema.consent import ConsentReceipt, Scope
+from voice_pipeline.schema.ids import uuid7
+from voice_pipeline.speech.audio import encode_flac
+from voice_pipeline.store.store import Store
+from voice_pipeline.store.vault import subject_token
+
+CHUNK = 100
+NOTICE = "corpus-import-1"
+TRAIN_SCOPES = frozenset({Scope.TRANSCRIBE_REVIEW, Scope.TRAIN, Scope.EVALUATE})
+TEST_SCOPES = frozenset({Scope.TRANSCRIBE_REVIEW, Scope.EVALUATE})
+MICROPHONES = (Microphone.HEADSET, Microphone.BUILT_IN, Microphone.BLUETOOTH)
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """What all clips of one speaker share."""
+
+    consent: ConsentReceipt
+    context: DeviceContext
+
+
+def import_clips(store: Store, clips: Sequence[CorpusClip], days: Sequence[date], seed: int) -> dict[str, str]:
+    """Take `clips` in, spread evenly over `days`; returns reference text by clip id, for simulated reviewers only.
+
+    Speakers of the `test` split allow review and evaluation, never training.
+
+    Raises:
+        CorpusError: no clips, no days, or a recording that cannot be read or is refused.
+    """
+    if not clips or not days:
+        raise CorpusError("an import needs at least one clip and one day")
+    rng = random.Random(seed)
+    speakers = {name: _speaker(store, name, clips, days[0], seed) for name in sorted({clip.speaker for clip in clips})}
+    events = [
+        _event(rng, clip, speakers[clip.speaker], days[n * len(days) // len(clips)], n) for n, clip in enumerate(clips)
+    ]
+    truth: dict[str, str] = {}
+    for start in range(0, len(clips), CHUNK):
+        chunk = slice(start, start + CHUNK)
+        items = [(e, encode_flac(c.samples())) for e, c in zip(events[chunk], clips[chunk], strict=True)]
+        for answer, clip in zip(accept_many(store, items), clips[chunk], strict=True):
+            if answer.refused is not None:
+                raise CorpusError(f"recording {clip.name} was refused: {answer.refused}")
+            truth[answer.clip_id] = clip.text
+    return truth
+
+
+def _speaker(store: Store, name: str, clips: Sequence[CorpusClip], first_day: date, seed: int) -> Speaker:
+    rng = random.Random(f"{seed}|{name}")
+    token = subject_token(store.settings.subject_salt.get_secret_value(), name)
+    tested = any(clip.split == "test" for clip in clips if clip.speaker == name)
+    granted = datetime.combine(first_day, time(0), UTC)
+    scopes = TEST_SCOPES if tested else TRAIN_SCOPES
+    consent_id = digest([token, sorted(scopes), granted])[:32]
+    return Speaker(
+        consent=ConsentReceipt(
+            consent_id=consent_id, subject_token=token, scopes=scopes, granted_at=granted, notice_version=NOTICE
+        ),
+        context=DeviceContext(
+            device_class=rng.choice(list(DeviceClass)),
+            os="linux-6",
+            app_version="1.4.0",
+            microphone=rng.choice(MICROPHONES),
+        ),
+    )
+
+
+def _event(rng: random.Random, clip: CorpusClip, speaker: Speaker, day: date, number: int) -> CaptureEvent:
+    captured = datetime.combine(day, time(8), UTC) + timedelta(seconds=rng.randrange(10 * 3600))
+    return CaptureEvent(
+        event_id=digest([clip.name, clip.speaker, number, day])[:32],
+        clip_id=uuid7(captured, rng),
+        consent=speaker.consent,
+        captured_at=captured,
+        context=speaker.context,
+        accent=clip.accent[:80],
+        gender=clip.gender[:20],
+        age=clip.age[:20],
+        source=clip.corpus[:80],
+    )
