@@ -28,8 +28,8 @@ class Candidates:
 
     Attributes:
         rows: plain manifest rows (fields of `ManifestRow`), not yet validated.
-        shards: batch id → clip id → key of its encrypted audio; with clips whose transcript is empty for now, since
-            a shard is never rewritten and their labels may yet be corrected.
+        shards: batch id → clip id → key of its encrypted audio; with clips that wait (an empty transcript may be
+            corrected, the first copy of a recording be erased), since a shard is never rewritten.
         splits: every speaker's split, old ones and new ones.
         skipped: why labelled clips stay out, with counts.
         batches: all closed batches that were looked at.
@@ -55,18 +55,22 @@ def gather(store: Store) -> Candidates:
         else:
             usable.append(row)
     splits = assign(_scopes_by_speaker(usable), _known_splits(store))
-    rows = []
+    rows: list[dict[str, Any]] = []
+    heard: set[str] = set()
     shards: defaultdict[str, dict[str, str]] = defaultdict(dict)
-    for row in usable:
+    for row in sorted(usable, key=lambda row: _precedence(row, splits)):
         split = splits[row["subject_token"]]
         if not allows(_scopes(row), split):
             skipped[f"consent_does_not_allow_{split}"] += 1
             continue
         shards[row["batch_id"]][row["clip_id"]] = row["blob_key"]
-        if row["text"].strip():
-            rows.append(_manifest_fields(row, split))
-        else:
+        if not row["text"].strip():
             skipped["empty_transcript"] += 1
+        elif row["content_sha256"] in heard:
+            skipped["same_recording"] += 1
+        else:
+            heard.add(row["content_sha256"])
+            rows.append(_manifest_fields(row, split))
     closed = store.database.rows(select(batches.c.batch_id).order_by(batches.c.batch_id))
     return Candidates(
         rows=tuple(rows),
@@ -93,6 +97,14 @@ def _labelled(store: Store) -> Sequence[RowMapping]:
         .where(labels.c.batch_id.in_(closed))
         .order_by(clips.c.clip_id)
     )
+
+
+def _precedence(row: RowMapping, splits: Mapping[str, Split]) -> tuple[str, int, str]:
+    """Of the same recording the copy of the first batch counts, in one batch a test copy before a training copy: so
+    no recording ever moves from one split to another.
+    """
+    order = (Split.TEST, Split.DEV, Split.TRAIN)
+    return row["batch_id"], order.index(splits[row["subject_token"]]), row["clip_id"]
 
 
 def _unusable(row: RowMapping, erased: set[str]) -> str | None:

@@ -1,8 +1,8 @@
 """Which speaker is for what. Pure and sticky: once a speaker has a split it never changes, in any later version.
 
-Rule: who does not allow training is a test speaker. Of the others about 8 % are for development, drawn by a hash of the
-subject token (so the choice depends on nobody else), and at least one of them as soon as there are eight training
-speakers. A clip is used only as its own consent allows.
+Rule: who does not allow training is a test speaker. The others train while they are fewer than eight; from then on
+about 8 % of newcomers are for development, drawn by a hash of the subject token, and at least one speaker is. A clip is
+used only as its own consent allows.
 """
 
 from __future__ import annotations
@@ -33,8 +33,10 @@ def assign(scopes: Mapping[str, Set[Scope]], known: Mapping[str, Split]) -> dict
     """
     splits = dict(known)
     new = sorted((s for s in scopes if s not in known), key=_position)
+    trainable = sum(s is not Split.TEST for s in known.values()) + sum(Scope.TRAIN in scopes[s] for s in new)
+    dev_share = DEV_SHARE if trainable >= SPEAKERS_FOR_DEV else 0.0
     for speaker in new:
-        splits[speaker] = _choose(speaker, scopes[speaker])
+        splits[speaker] = _choose(speaker, scopes[speaker], dev_share)
     if Split.DEV not in splits.values() and _count(splits, Split.TRAIN) >= SPEAKERS_FOR_DEV:
         candidates = [s for s in new if splits[s] is Split.TRAIN and scopes[s] >= NEEDED[Split.DEV]]
         if candidates:
@@ -47,10 +49,10 @@ def allows(scopes: Set[Scope], split: Split) -> bool:
     return scopes >= NEEDED[split]
 
 
-def _choose(speaker: str, scopes: Set[Scope]) -> Split:
+def _choose(speaker: str, scopes: Set[Scope], dev_share: float) -> Split:
     if Scope.TRAIN not in scopes:
         return Split.TEST
-    return Split.DEV if _position(speaker) < DEV_SHARE and scopes >= NEEDED[Split.DEV] else Split.TRAIN
+    return Split.DEV if _position(speaker) < dev_share and scopes >= NEEDED[Split.DEV] else Split.TRAIN
 
 
 def _position(speaker: str) -> float:
