@@ -100,7 +100,7 @@ def _stages(policy: ReleasePolicy) -> list[str]:
         "| production | 100 % | | | | |",
         "",
         "A stage is passed when the correction rate, by device, is shown not to be worse by more than its margin",
-        f"(one-sided test at {promotion.alpha:g}, split over {promotion.max_looks} looks spaced by the stage's minutes),",
+        f"(one-sided test at {promotion.alpha:g}, split over {promotion.max_looks} looks spaced by the stage's time),",
         f"and p95 latency is at most {promotion.max_latency_ratio:g} times the live model's. Not shown after",
         f"{promotion.max_looks} looks: held for a person. Shown to be worse: rolled back.",
         "",

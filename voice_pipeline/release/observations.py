@@ -11,12 +11,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from voice_pipeline.release.assignment import bucket
 from voice_pipeline.schema.release import ReleaseState
+from voice_pipeline.store.ledger import Ledger
 from voice_pipeline.store.releases import ReleaseView
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import telemetry
@@ -161,7 +163,20 @@ def _p95(values: Sequence[float]) -> float:
     return float(np.quantile(values, 0.95))
 
 
+_read: WeakKeyDictionary[Ledger, tuple[tuple[str, int], list[Dictation]]] = WeakKeyDictionary()
+
+
 def _dictations(store: Store, after: datetime) -> list[Dictation]:
+    """All dictations after an instant, in order of time. Events are only ever added, so their number tells of news."""
+    key = (after.isoformat(), int(store.database.scalar(select(func.count()).select_from(telemetry)) or 0))
+    known = _read.get(store.ledger)
+    if known is None or known[0] != key:
+        known = (key, _read_dictations(store, after))
+        _read[store.ledger] = known
+    return known[1]
+
+
+def _read_dictations(store: Store, after: datetime) -> list[Dictation]:
     rows = store.database.rows(
         select(telemetry.c.event)
         .where(telemetry.c.at > after.isoformat())
