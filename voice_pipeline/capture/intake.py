@@ -14,8 +14,10 @@ encrypted blob that nothing names and that the repeated call overwrites.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 from sqlalchemy import Connection, RowMapping, or_, select, update
 
@@ -32,6 +34,12 @@ from voice_pipeline.store.tables import clips, consents, inbox, quarantine
 
 CHUNK = 100
 """Clips per transaction."""
+
+WRITERS = 8
+"""Blobs written at a time."""
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 Receipts = dict[str, Mapping[str, object]]
 """Recorded consents by id."""
@@ -78,18 +86,32 @@ def _accept_chunk(store: Store, items: Sequence[tuple[CaptureEvent, bytes]]) -> 
         known = _known(connection, events)
         receipts = _receipts(connection, events)
     erased = store.vault.erased()
-    stored: dict[str, str] = {}  # event id → blob key
-    fresh = [(event, audio) for event, audio in items if not _is_known(known, event)]
-    for event, audio in fresh:
-        if event.event_id in stored or refusal_of(event, len(audio), receipts, erased) is not None:
-            continue
-        key = f"inbox/{event.clip_id}-{digest([event.event_id, sha256_bytes(audio)])[:12]}"
-        try:
-            store.blobs.put(key, store.vault.encrypt(event.consent.subject_token, audio, event.clip_id))
-        except ErasedSubjectError:
-            continue  # erased since the look above: the transaction below refuses it
-        stored[event.event_id] = key
+    admissible: dict[str, tuple[CaptureEvent, bytes]] = {}
+    for event, audio in items:
+        if not _is_known(known, event) and refusal_of(event, len(audio), receipts, erased) is None:
+            admissible.setdefault(event.event_id, (event, audio))
+    store.vault.ensure_subjects([event.consent.subject_token for event, _ in admissible.values()])
+    keys = _side_by_side(lambda item: _store_original(store, *item), list(admissible.values()))
+    stored = {event_id: key for event_id, key in zip(admissible, keys, strict=True) if key is not None}
     return _acknowledge(store, items, stored)
+
+
+def _store_original(store: Store, event: CaptureEvent, audio: bytes) -> str | None:
+    """Put encrypted audio into the blob store; its key, or None if its subject was erased this very moment."""
+    key = f"inbox/{event.clip_id}-{digest([event.event_id, sha256_bytes(audio)])[:12]}"
+    try:
+        store.blobs.put(key, store.vault.encrypt(event.consent.subject_token, audio, event.clip_id))
+    except ErasedSubjectError:
+        return None
+    return key
+
+
+def _side_by_side(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    """`work` on each item, several at a time: flushes to disk overlap and file systems commit them together."""
+    if len(items) < 2:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(WRITERS) as pool:
+        return list(pool.map(work, items))
 
 
 def _acknowledge(store: Store, items: Sequence[tuple[CaptureEvent, bytes]], stored: dict[str, str]) -> list[Accepted]:
@@ -232,13 +254,9 @@ def ingest_day(store: Store, day: str) -> IngestSummary:
     counts: Counter[str] = Counter()
     lost: list[str] = []
     for rows in _new_rows(store, day):
-        judged = []
-        for row in rows:
-            try:
-                judged.append(_judge(store, row))
-            except (MissingBlobError, BlobDigestError):
-                lost.append(row["clip_id"])
-        counts.update(_commit(store, judged))
+        judged = _side_by_side(lambda row: _judge(store, row), rows)
+        lost += [str(row["clip_id"]) for row, one in zip(rows, judged, strict=True) if one is None]
+        counts.update(_commit(store, [one for one in judged if one is not None]))
     _drop_originals(store, day)
     if lost:
         raise LostAudioError(
@@ -265,14 +283,17 @@ def _new_rows(store: Store, day: str) -> Iterator[Sequence[RowMapping]]:
         yield rows
 
 
-def _judge(store: Store, row: RowMapping) -> _Judged:
-    """Decode and validate one event; its re-encoded audio is in the blob store when this returns a clip."""
+def _judge(store: Store, row: RowMapping) -> _Judged | None:
+    """Decode and validate one event; its re-encoded audio is in the blob store when this returns a clip.
+
+    None: what was acknowledged is not in the blob store as it was.
+    """
     event = CaptureEvent.model_validate(row["event"])
     token = event.consent.subject_token
     try:
         data = store.vault.decrypt(token, store.blobs.get(row["blob_key"]), event.clip_id)
         if sha256_bytes(data) != row["sha256"]:
-            raise BlobDigestError(f"audio of {event.clip_id} is not what was acknowledged; restore its blob")
+            return None
         try:
             samples = decode_clip(data)
         except RefusedAudioError as refused:
@@ -281,6 +302,8 @@ def _judge(store: Store, row: RowMapping) -> _Judged:
         store.blobs.put(key, store.vault.encrypt(token, speech_audio.encode_flac(samples), event.clip_id))
     except ErasedSubjectError:
         return _Judged(row, None, None)
+    except (MissingBlobError, BlobDigestError):
+        return None
     return _Judged(row, _clip_row(row, event, samples, key), None)
 
 
@@ -368,8 +391,7 @@ def _drop_originals(store: Store, day: str) -> None:
             inbox.c.capture_date == day, inbox.c.state == "catalogued", inbox.c.blob_key != ""
         )
     )
-    for row in rows:
-        store.blobs.delete(row["blob_key"])
+    _side_by_side(lambda row: store.blobs.delete(row["blob_key"]), rows)
     if rows:
         with store.database.write() as connection:
             connection.execute(
