@@ -3,6 +3,7 @@
 from dagster import AssetExecutionContext, BackfillPolicy, MaterializeResult, ResourceParam, asset
 
 from voice_pipeline.capture.catalogue import catalogue_summary, quarantined_on
+from voice_pipeline.capture.erasure import finish_erasures
 from voice_pipeline.capture.intake import ingest_day
 from voice_pipeline.partitions import capture_date
 from voice_pipeline.store.store import Store
@@ -49,4 +50,5 @@ def quarantined_clips(context: AssetExecutionContext, store: ResourceParam[Store
     description="All clips that are held, by day, speaker and source.",
 )
 def clip_catalog(store: ResourceParam[Store]) -> MaterializeResult:
-    return MaterializeResult(metadata=catalogue_summary(store))
+    finished = finish_erasures(store)
+    return MaterializeResult(metadata={**catalogue_summary(store), "erasures_finished": finished})

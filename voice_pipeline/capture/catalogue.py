@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import func, select
 
 from voice_pipeline.store.store import Store
-from voice_pipeline.store.tables import clips, inbox, quarantine
+from voice_pipeline.store.tables import clips, consents, inbox, quarantine
 
 
 def catalogue_summary(store: Store) -> dict[str, Any]:
@@ -41,21 +41,21 @@ def captured_on(store: Store, days: Sequence[str]) -> int:
     return int(store.database.scalar(select(func.count()).where(clips.c.capture_date.in_(days))) or 0)
 
 
-def waiting_by_day(store: Store) -> dict[str, tuple[int, str]]:
-    """Days with events that no run has taken in yet: how many, and the newest event's id."""
+def waiting_by_day(store: Store) -> dict[str, list[str]]:
+    """Event ids that no run has taken in yet, in order, by capture day."""
     rows = store.database.rows(
-        select(inbox.c.capture_date, func.count().label("n"), func.max(inbox.c.event_id).label("newest"))
+        select(inbox.c.capture_date, inbox.c.event_id)
         .where(inbox.c.state == "new")
-        .group_by(inbox.c.capture_date)
-        .order_by(inbox.c.capture_date)
+        .order_by(inbox.c.capture_date, inbox.c.event_id)
     )
-    return {row["capture_date"]: (row["n"], row["newest"]) for row in rows}
+    waiting: dict[str, list[str]] = {}
+    for row in rows:
+        waiting.setdefault(row["capture_date"], []).append(row["event_id"])
+    return waiting
 
 
 def unconsented(store: Store) -> list[str]:
     """Ids of clips that are held although their consent is revoked or missing; there should be none."""
-    from voice_pipeline.store.tables import consents
-
     rows = store.database.rows(
         select(clips.c.clip_id)
         .join(consents, consents.c.consent_id == clips.c.consent_id, isouter=True)

@@ -2,7 +2,7 @@
 
 from dagster import AssetCheckResult, AssetCheckSeverity, ResourceParam, asset_check
 
-from voice_pipeline.capture.catalogue import captured_on, quarantined_on, unconsented, waiting_by_day
+from voice_pipeline.capture.catalogue import captured_on, newest_day, quarantined_on, unconsented, waiting_by_day
 from voice_pipeline.store.store import Store
 
 QUARANTINE_ALARM = 0.2
@@ -18,8 +18,6 @@ def clips_are_consented(store: ResourceParam[Store]) -> AssetCheckResult:
 
 @asset_check(asset="clip_catalog", description="The share of refused clips on the newest day is no more than a fifth.")
 def quarantine_is_small(store: ResourceParam[Store]) -> AssetCheckResult:
-    from voice_pipeline.capture.catalogue import newest_day
-
     day = newest_day(store)
     refused = sum(quarantined_on(store, [day]).values()) if day else 0
     taken = captured_on(store, [day]) if day else 0
@@ -32,6 +30,6 @@ def quarantine_is_small(store: ResourceParam[Store]) -> AssetCheckResult:
             "share": share,
             "refused": refused,
             "taken": taken,
-            "waiting": len(waiting_by_day(store)),
+            "waiting": sum(len(events) for events in waiting_by_day(store).values()),
         },
     )

@@ -1,4 +1,4 @@
-"""Shell: new captures fire the intake of their day."""
+"""Shell: new captures fire the intake of their day, an erasure fires the forgetting."""
 
 from collections.abc import Iterator
 
@@ -13,6 +13,7 @@ from dagster import (
 )
 
 from voice_pipeline.capture.catalogue import waiting_by_day
+from voice_pipeline.capture.erasure import ERASURE, unfinished_erasures
 from voice_pipeline.partitions import capture_date
 from voice_pipeline.schema.canonical import digest
 from voice_pipeline.store.store import Store
@@ -43,9 +44,30 @@ def new_captures_sensor(store: ResourceParam[Store]) -> Iterator[RunRequest | Sk
     waiting = waiting_by_day(store)
     if not waiting:
         yield SkipReason("no new captures")
-    for day, (count, newest) in waiting.items():
-        yield RunRequest(run_key=digest([day, count, newest]), partition_key=day, tags={"captures": str(count)})
+    for day, events in waiting.items():
+        yield RunRequest(run_key=digest([day, *events]), partition_key=day, tags={"captures": str(len(events))})
 
 
-sensors = [new_captures_sensor]
-jobs = [intake_job]
+forget_job = define_asset_job(
+    "forget_job",
+    selection=AssetSelection.assets("clip_catalog", "feature_store"),
+    description="After an erasure: finish it where a crash cut it short, and drop the features that were served.",
+)
+
+
+@sensor(
+    job=forget_job,
+    minimum_interval_seconds=30,
+    default_status=DefaultSensorStatus.RUNNING,
+    description="An erased subject leaves the catalogue and the feature store at once, not with the next captures.",
+)
+def erasure_sensor(store: ResourceParam[Store]) -> RunRequest | SkipReason:
+    lines = store.ledger.lines(kind=ERASURE)
+    unfinished = unfinished_erasures(store)
+    if not lines and not unfinished:
+        return SkipReason("nobody was erased")
+    return RunRequest(run_key=digest([lines[-1].hash if lines else "", *unfinished]))
+
+
+sensors = [new_captures_sensor, erasure_sensor]
+jobs = [intake_job, forget_job]
