@@ -1,0 +1,106 @@
+"""Frontend and encoder: the trainer's features are the device's, padding changes nothing, presets keep their size."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from voice_pipeline.speech.audio import SAMPLE_RATE
+from voice_pipeline.speech.encoder import PRESETS, AcousticModel, BlockDropout, EncoderConfig, preset
+from voice_pipeline.speech.errors import PresetError
+from voice_pipeline.speech.frontend import LogMel, features, frames_of, mel_power
+from voice_pipeline_tests.speech.test_audio import tone
+
+SMALL = EncoderConfig(channels=16, kernels=(5, 7), stride=3)
+
+
+def noise(n: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, 0.1, n).astype(np.float32)
+
+
+@settings(max_examples=20, deadline=None)
+@given(n=st.integers(160, 20_000), mels=st.sampled_from([40, 80]))
+def test_the_features_of_training_are_those_of_the_exported_graph(n: int, mels: int) -> None:
+    samples = noise(n) * np.linspace(0, 1, n, dtype=np.float32)
+    exported = LogMel(mels)(torch.from_numpy(samples)[None])[0].numpy()
+    np.testing.assert_allclose(features(mel_power(samples, mels)), exported, atol=1e-3)
+    assert len(exported) == frames_of(n)
+
+
+def test_a_tone_fills_the_bins_around_its_pitch() -> None:
+    peaks = [int(mel_power(tone(hertz), 80).mean(axis=0).argmax()) for hertz in (200, 800, 3000)]
+    assert peaks == sorted(peaks)
+    assert len(set(peaks)) == 3
+
+
+def test_loudness_does_not_reach_the_network() -> None:
+    loud, quiet = noise(SAMPLE_RATE), noise(SAMPLE_RATE) * np.float32(0.5)
+    np.testing.assert_allclose(features(mel_power(loud, 80)), features(mel_power(quiet, 80)), atol=2e-2)
+
+
+@settings(max_examples=15, deadline=None)
+@given(length=st.integers(3, 90), rest=st.integers(0, 60))
+def test_padding_behind_an_utterance_changes_nothing_before_it(length: int, rest: int) -> None:
+    model = AcousticModel(SMALL).eval()
+    utterance = torch.randn(length, SMALL.mels, generator=torch.Generator().manual_seed(length))
+    padded = torch.full((2, length + rest, SMALL.mels), 3.0)
+    padded[0, :length] = utterance
+    lengths = torch.tensor([length, length + rest])
+    alone, batched = model.encoder(utterance[None])[0], model.encoder(padded, lengths)[0]
+    steps = int(model.encoder.output_lengths(lengths)[0])
+    assert len(alone) == steps
+    torch.testing.assert_close(batched[:steps], alone, atol=1e-4, rtol=0)
+
+
+def test_padding_changes_no_gradient_in_training() -> None:
+    def gradient(rest: int) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = AcousticModel(SMALL).train()
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.eval()  # its statistics do see padding; everything else must not
+        padded = torch.zeros(1, 60 + rest, SMALL.mels)
+        padded[0, :60] = torch.randn(60, SMALL.mels)
+        model.encoder(padded, torch.tensor([60]))[0, :20].sum().backward()
+        return model.encoder.stem.weight.grad  # type: ignore[return-value]
+
+    torch.testing.assert_close(gradient(0), gradient(36), atol=1e-4, rtol=1e-3)
+
+
+def test_log_probabilities_sum_to_one_at_every_frame() -> None:
+    log_probs = AcousticModel(SMALL).eval()(torch.from_numpy(noise(16_000))[None])
+    assert log_probs.shape == (1, 34, SMALL.classes)
+    torch.testing.assert_close(log_probs.exp().sum(2), torch.ones(1, 34), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("name", "most"), [("micro", 0.35e6), ("tiny", 1e6), ("small", 5e6), ("base", 15e6)])
+def test_presets_keep_their_promised_size(name: str, most: float) -> None:
+    assert AcousticModel(preset(name, 29)).parameter_count <= most
+
+
+def test_every_preset_has_frames_enough_for_fast_spelling() -> None:
+    assert all(config.frame_shift_s <= 0.04 for config in PRESETS.values())
+
+
+def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(PresetError, match="micro"):
+        preset("huge", 29)
+
+
+def test_a_configuration_comes_back_from_json() -> None:
+    config = preset("tiny", 31)
+    assert EncoderConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_block_dropout_keeps_the_mean_and_sleeps_in_evaluation() -> None:
+    torch.manual_seed(0)
+    dropout, ones = BlockDropout(0.25), torch.ones(8, 64, 1, 101)
+    dropped = dropout.train()(ones, None)
+    assert float(dropped.mean()) == pytest.approx(1, abs=0.02)
+    assert float((dropped == 0).float().mean()) == pytest.approx(0.25, abs=0.02)
+    assert torch.equal(dropout.eval()(ones, None), ones)

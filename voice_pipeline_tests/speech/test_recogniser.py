@@ -1,0 +1,110 @@
+"""Confidence and recognisers: calibrated, restored exactly, and refused by name where a file is damaged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from voice_pipeline.speech.confidence import INPUT_NAMES, ConfidenceModel, inputs
+from voice_pipeline.speech.encoder import AcousticModel, EncoderConfig
+from voice_pipeline.speech.errors import EmptyAudioError, ModelFileError
+from voice_pipeline.speech.recogniser import CONFIG, TOKENIZER, WEIGHTS, OnnxRecogniser, TorchRecogniser
+from voice_pipeline.speech.tokenizer import CharTokenizer
+from voice_pipeline_tests.speech.test_measures import bursts
+
+SHAPE = EncoderConfig(channels=8, kernels=(3,), stride=4)
+
+
+def drawn(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs, and answers right with a probability that the second input alone decides."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, len(INPUT_NAMES)))
+    return x, rng.random(n) < 1 / (1 + np.exp(-2 * x[:, 1]))
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    from voice_pipeline.schema.training import Hyperparameters, TrainingSpec
+    from voice_pipeline.training.checkpoints import write_checkpoint
+
+    torch.manual_seed(0)
+    spec = TrainingSpec(
+        dataset_version="ds-0",
+        feature_schema_version="f",
+        code_commit="c",
+        lock_digest="l",
+        hyperparameters=Hyperparameters(),
+        seed=0,
+    )
+    return write_checkpoint(tmp_path, spec, SHAPE, CharTokenizer(), AcousticModel(SHAPE).state_dict())
+
+
+def test_confidence_is_calibrated_on_clips_it_was_not_fitted_to() -> None:
+    model = ConfidenceModel.fit(*drawn(1000))
+    x, right = drawn(4000, seed=1)
+    sure = np.array([model.probability(row) for row in x])
+    for low, high in ((0, 0.3), (0.3, 0.7), (0.7, 1)):
+        chosen = (sure >= low) & (sure < high)
+        assert right[chosen].mean() == pytest.approx(sure[chosen].mean(), abs=0.06)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_answers_all_alike_still_give_a_model(right: bool) -> None:
+    x, _ = drawn(20)
+    sure = ConfidenceModel.fit(x, np.full(20, right)).probability(x[0])
+    assert 0 < sure < 1
+    assert (sure > 0.5) == right
+
+
+def test_a_confidence_model_comes_back_from_json_exactly() -> None:
+    model = ConfidenceModel.fit(*drawn(50))
+    assert ConfidenceModel.from_json(model.to_json()) == model
+
+
+@pytest.mark.parametrize(
+    "document", ["", "{}", '{"names": ["a"], "mean": [0], "scale": [1], "weights": [1], "bias": 0}']
+)
+def test_a_document_that_is_no_confidence_model_is_refused(document: str) -> None:
+    with pytest.raises(ModelFileError):
+        ConfidenceModel.from_json(document)
+
+
+def test_a_checkpoint_recognises_and_its_inputs_are_finite(checkpoint: Path) -> None:
+    heard = TorchRecogniser.load(checkpoint).transcribe(bursts())
+    assert heard.text == " ".join(word.text for word in heard.words)
+    assert np.isfinite(inputs(heard.posteriors, heard.measures)).all()
+    assert heard.measures.duration_s == 2
+    calibrated = TorchRecogniser.load(checkpoint, ConfidenceModel.fit(*drawn(50))).transcribe(bursts())
+    assert (calibrated.text, calibrated.log_probs_mean) == (heard.text, heard.log_probs_mean)
+    assert calibrated.confidence != heard.confidence
+
+
+def test_one_sample_is_enough_and_none_is_not(checkpoint: Path) -> None:
+    recogniser = TorchRecogniser.load(checkpoint)
+    recogniser.transcribe(np.zeros(1, dtype=np.float32))
+    with pytest.raises(EmptyAudioError):
+        recogniser.transcribe(np.zeros(0, dtype=np.float32))
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, CONFIG, TOKENIZER])
+@pytest.mark.parametrize("damage", ["missing", "cut", "other"])
+def test_a_damaged_checkpoint_is_refused_by_name(checkpoint: Path, name: str, damage: str) -> None:
+    path = checkpoint / name
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    if damage == "other":
+        path.write_bytes(b'{"something": "else"}')
+    with pytest.raises(ModelFileError, match="checkpoint"):
+        TorchRecogniser.load(checkpoint)
+
+
+def test_a_file_that_is_no_network_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"no network")
+    with pytest.raises(ModelFileError, match=r"model\.onnx"):
+        OnnxRecogniser(path, CharTokenizer())
