@@ -1,4 +1,7 @@
-"""Shell: what must hold before minutes are spent on a model, and what should hold after."""
+"""Shell: what must hold before minutes are spent on a model, and what should hold after.
+
+A check takes its model from the run's partition; partitioned checks proper are still a preview in Dagster (2026-11).
+"""
 
 from dagster import (
     AssetCheckExecutionContext,
@@ -9,7 +12,6 @@ from dagster import (
     asset_check,
 )
 
-from voice_pipeline.partitions import model_version
 from voice_pipeline.store.store import Store
 from voice_pipeline.training import preflight, verdicts
 from voice_pipeline.training.planning import find_plan, read_policy
@@ -29,7 +31,6 @@ def _result(findings: list[Finding], severity: AssetCheckSeverity) -> AssetCheck
 
 @asset_check(
     asset="training_plan",
-    partitions_def=model_version,
     blocking=True,
     description="The data is readable, speaker-disjoint, in no suite, and every clip's consent to train stands.",
 )
@@ -40,7 +41,6 @@ def data_may_be_used(context: AssetCheckExecutionContext, store: ResourceParam[S
 
 @asset_check(
     asset="training_plan",
-    partitions_def=model_version,
     blocking=True,
     description="Disk, memory and the parent's checkpoint are there, and one batch of this very plan learns.",
 )
@@ -51,7 +51,6 @@ def machine_is_ready(context: AssetCheckExecutionContext, store: ResourceParam[S
 
 @asset_check(
     asset="acoustic_model",
-    partitions_def=model_version,
     blocking=True,
     description="The checkpoint is the one that the catalogue names, and every weight is a finite number.",
 )
@@ -61,7 +60,6 @@ def weights_are_sound(context: AssetCheckExecutionContext, store: ResourceParam[
 
 @asset_check(
     asset="acoustic_model",
-    partitions_def=model_version,
     description="The network learnt: the loss fell and the dev WER is below the policy's alarm.",
 )
 def network_learnt(context: AssetCheckExecutionContext, store: ResourceParam[Store]) -> AssetCheckResult:
@@ -71,7 +69,6 @@ def network_learnt(context: AssetCheckExecutionContext, store: ResourceParam[Sto
 
 @asset_check(
     asset="confidence_model",
-    partitions_def=model_version,
     description="Confidence means what it says: out-of-fold calibration error below the policy's alarm.",
 )
 def confidence_is_calibrated(context: AssetCheckExecutionContext, store: ResourceParam[Store]) -> AssetCheckResult:
@@ -81,7 +78,6 @@ def confidence_is_calibrated(context: AssetCheckExecutionContext, store: Resourc
 
 @asset_check(
     asset="evaluation_report",
-    partitions_def=model_version,
     description="Every slice has enough speakers for its interval to mean something.",
 )
 def slices_have_speakers(context: AssetCheckExecutionContext, store: ResourceParam[Store]) -> AssetCheckResult:

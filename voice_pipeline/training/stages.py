@@ -17,6 +17,7 @@ from sqlalchemy import select, update
 from voice_pipeline.evaluation.artifacts import CONFIDENCE, FLOAT, checkpoint_folder, report_for
 from voice_pipeline.evaluation.suites import current_suite
 from voice_pipeline.schema.training import EvaluationReport
+from voice_pipeline.speech.recogniser import CONFIG, TOKENIZER, WEIGHTS
 from voice_pipeline.store.blobs import write_atomically
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import models
@@ -57,8 +58,8 @@ def train_model(store: Store, model_version: str) -> TrainedModel:
     path = store.settings.models / model_version / CURVE
     write_atomically(path, curve)
     _keep_figures(store, model_version, epochs)
-    config = checkpoint_folder(store, model_version) / "config.json"
-    run_id = log_training(store, model_version, plan.spec, epochs, [path, config])
+    files = [path, *(checkpoint_folder(store, model_version) / name for name in (WEIGHTS, CONFIG, TOKENIZER))]
+    run_id = log_training(store, model_version, plan.spec, epochs, files)
     return TrainedModel(plan, tuple(epochs), curve, run_id)
 
 
@@ -89,7 +90,7 @@ def describe_model(store: Store, model_version: str) -> Path:
 def trained(store: Store, model_version: str) -> Plan:
     """The plan of a model whose training has finished. Raises `NotTrainedError`."""
     plan = find_plan(store, model_version)
-    if not (checkpoint_folder(store, model_version) / "model.pt").is_file():
+    if not (checkpoint_folder(store, model_version) / WEIGHTS).is_file():
         raise NotTrainedError(f"model {model_version} has no checkpoint; materialise acoustic_model for it first")
     return plan
 

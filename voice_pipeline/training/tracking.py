@@ -6,6 +6,7 @@ model has one run and one registry version, found again by its tag. https://mlfl
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -110,7 +111,7 @@ def register(store: Store, model_version: str, card: Path) -> str:
     if found is None:
         source = client.get_run(run_id).info.artifact_uri
         created = client.create_model_version(
-            REGISTERED_MODEL, source=source, run_id=run_id, tags={TAG: model_version}, description=card.name
+            REGISTERED_MODEL, source=source, run_id=run_id, tags={TAG: model_version}, description=f"See {card.name}."
         )
         found = str(created.version)
     mirror_aliases(store)
@@ -138,6 +139,7 @@ def mirror_aliases(store: Store) -> Standing:
 
 def _client(store: Store) -> MlflowClient:
     os.environ.update(QUIET)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it tells of every table it makes
     from mlflow import MlflowClient
 
     if not store.settings.mlflow_url:

@@ -1,0 +1,202 @@
+"""From decision to plan: idempotent, all or nothing, and bound to the spec's digest."""
+
+from __future__ import annotations
+
+import subprocess
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select, update
+
+from voice_pipeline.schema.monitoring import Action, IncidentKind
+from voice_pipeline.schema.release import ReleaseState
+from voice_pipeline.schema.retrain_policy import RetrainDecision, RetrainTrigger
+from voice_pipeline.settings import Settings
+from voice_pipeline.store.clock import ManualClock
+from voice_pipeline.store.incidents import open_incident
+from voice_pipeline.store.store import Store
+from voice_pipeline.store.tables import models, retrain_decisions
+from voice_pipeline.training import planning
+from voice_pipeline.training.plan_errors import UnknownPlanError, UnknownProfileError
+from voice_pipeline.training.planning import Plan, act, find_plan, plan, read_policy, request_retrain
+from voice_pipeline.training.provenance import code_commit, lock_digest
+from voice_pipeline_tests.training.catalogue import add_dataset, move
+
+
+def go_live(store: Store, model: Plan, seconds: float | None = None) -> None:
+    """The model is trained and released to everybody."""
+    metrics = {"training_seconds": seconds} if seconds else None
+    values = {"state": "trained", "trained_at": store.now().isoformat(), "metrics": metrics}
+    with store.database.write() as connection:
+        connection.execute(update(models).where(models.c.model_version == model.model_version).values(**values))
+    move(store, model.model_version, ReleaseState.CANDIDATE, ReleaseState.PRODUCTION)
+
+
+def test_the_first_dataset_is_planned_once_from_scratch(store: Store) -> None:
+    policy = read_policy(store)
+    version = add_dataset(store, 1, clips=30)
+    (first,) = act(store, policy)
+    assert first.spec.dataset_version == version
+    assert first.spec.parent_model_version is None
+    assert first.spec.hyperparameters == policy.profiles["full"].scratch
+    assert first.model_version == f"m-20261102-{first.spec.digest[:8]}"
+    assert act(store, policy) == [first]
+    assert len(store.database.rows(select(models))) == 1
+
+
+def test_a_later_dataset_starts_warm_from_the_live_model(store: Store, clock: ManualClock) -> None:
+    policy = read_policy(store)
+    add_dataset(store, 1, clips=30)
+    (first,) = act(store, policy)
+    go_live(store, first)
+    clock.advance(timedelta(days=1))
+    add_dataset(store, 2, clips=25)
+    (second,) = act(store, policy)
+    assert second.spec.parent_model_version == first.model_version
+    assert second.spec.hyperparameters == policy.profiles["full"].warm_start
+    assert second.model_version.startswith("m-20261103-")
+
+
+def test_a_live_model_of_another_shape_is_no_parent(store: Store, clock: ManualClock) -> None:
+    add_dataset(store, 1, clips=30)
+    quick = Store.open(Settings(home=store.settings.root, training_profile="quick"), clock)
+    (first,) = act(quick, read_policy(quick))
+    go_live(store, first)
+    request_retrain(store, "bigger", actor="ann")
+    (second,) = act(store, read_policy(store))
+    assert second.spec.parent_model_version is None
+    assert second.spec.hyperparameters == read_policy(store).profiles["full"].scratch
+
+
+def test_only_clips_that_are_new_count(store: Store, clock: ManualClock) -> None:
+    policy = read_policy(store)
+    add_dataset(store, 1, clips=30)
+    (first,) = act(store, policy)
+    go_live(store, first)
+    clock.advance(timedelta(days=1))
+    add_dataset(store, 2, clips=policy.min_new_clips - 1)
+    assert act(store, policy) == []
+    reasons = [row["reason"] for row in store.database.rows(select(retrain_decisions)) if not row["approved"]]
+    assert reasons == ["19 new clips to learn from, 20 are needed"]
+
+
+def test_an_incident_is_named_by_the_plan_that_answers_it(store: Store) -> None:
+    policy = read_policy(store)
+    add_dataset(store, 1, clips=30)
+    (first,) = act(store, policy)
+    go_live(store, first)
+    incident = open_incident(
+        store, IncidentKind.INPUT_DRIFT, {"day": "2026-11-02"}, None, Action.RETRAIN, "new voices", {}
+    )
+    assert act(store, policy) == []  # nothing labelled yet
+    add_dataset(store, 2, clips=8, cause=f"incident:{incident.incident_id}")
+    (second,) = act(store, policy)
+    assert second.cause.incidents == (incident.incident_id,)
+    rows = {
+        row["cause"]["trigger"]: row
+        for row in store.database.rows(select(retrain_decisions))
+        if row["model_version"] == second.model_version
+    }
+    assert set(rows) == {"dataset_version", "incident"}
+    assert rows["incident"]["approved"]
+    go_live(store, second)
+    assert act(store, policy) == []
+
+
+def test_each_request_gives_another_model_on_the_same_data(store: Store) -> None:
+    policy = read_policy(store)
+    add_dataset(store, 1, clips=30)
+    act(store, policy)
+    request_retrain(store, "refresh", actor="ann")
+    request_retrain(store, "refresh", actor="ann")
+    plans = act(store, policy)
+    assert len({p.model_version for p in plans}) == 3
+    assert [p.spec.seed for p in plans] == [policy.seed, policy.seed + 1, policy.seed + 2]
+    assert {p.cause.trigger for p in plans} == {RetrainTrigger.DATASET_VERSION, RetrainTrigger.MANUAL}
+    assert act(store, policy) == plans
+
+
+def test_a_crash_between_plan_and_decision_leaves_neither(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = read_policy(store)
+    add_dataset(store, 1, clips=30)
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(planning, "upsert", crash)
+        with pytest.raises(KeyboardInterrupt):
+            act(store, policy)
+    assert store.database.rows(select(models)) == []
+    assert len(act(store, policy)) == 1
+
+
+def test_the_same_spec_on_another_day_is_the_same_model(store: Store, clock: ManualClock) -> None:
+    policy = read_policy(store)
+    add_dataset(store, 1, clips=30)
+    (first,) = act(store, policy)
+    clock.advance(timedelta(days=3))
+    again = RetrainDecision(cause=first.cause, approved=True, reason="again", at=store.now())
+    assert plan(store, policy, again).model_version == first.model_version
+
+
+def test_training_minutes_of_this_month_are_counted(store: Store, clock: ManualClock) -> None:
+    policy = read_policy(store).model_copy(update={"monthly_training_minutes": 15.0})
+    add_dataset(store, 1, clips=30)
+    (first,) = act(store, policy)
+    go_live(store, first, seconds=600)
+    request_retrain(store, "refresh", actor="ann")
+    assert act(store, policy) == []
+    clock.advance(timedelta(days=31))
+    assert len(act(store, policy)) == 1
+
+
+def test_a_changed_spec_is_refused(store: Store) -> None:
+    add_dataset(store, 1, clips=30)
+    (first,) = act(store, read_policy(store))
+    tampered = {**first.spec.model_dump(mode="json"), "seed": 99}
+    with store.database.write() as connection:
+        connection.execute(update(models).values(spec=tampered))
+    with pytest.raises(UnknownPlanError, match="was changed after it was planned"):
+        find_plan(store, first.model_version)
+
+
+def test_an_unknown_model_and_an_unknown_profile_are_named(store: Store, clock: ManualClock) -> None:
+    with pytest.raises(UnknownPlanError, match="m-20260101-00000000 was never planned"):
+        find_plan(store, "m-20260101-00000000")
+    add_dataset(store, 1, clips=30)
+    odd = Store.open(Settings(home=store.settings.root, training_profile="gigantic"), clock)
+    with pytest.raises(UnknownProfileError, match="gigantic"):
+        act(odd, read_policy(odd))
+
+
+def test_a_refusal_is_written_once_not_at_every_look(store: Store, clock: ManualClock) -> None:
+    policy = read_policy(store)
+    add_dataset(store, 1, clips=3)
+    act(store, policy)
+    written = store.database.row(select(retrain_decisions))
+    clock.advance(timedelta(minutes=1))
+    act(store, policy)
+    assert store.database.row(select(retrain_decisions)) == written
+
+
+def test_the_commit_is_that_of_this_checkout_and_dirt_shows(tmp_path: Path) -> None:
+    def git(*arguments: str) -> str:
+        identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+        done = subprocess.run(
+            ["git", "-C", str(tmp_path), *identity, *arguments], check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+    git("init", "-q")
+    (tmp_path / "requirements.lock").write_text("a==1\n")
+    git("add", ".")
+    git("commit", "-qm", "one")
+    head = git("rev-parse", "HEAD")
+    assert code_commit(tmp_path) == head
+    assert lock_digest(tmp_path) != lock_digest(tmp_path / "elsewhere") == "unknown"
+    (tmp_path / "requirements.lock").write_text("a==2\n")
+    assert code_commit(tmp_path) == f"{head}-dirty"
+    (tmp_path / "inside").mkdir()
+    assert code_commit(tmp_path / "inside") == "unknown"
