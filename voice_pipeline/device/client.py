@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from voice_pipeline.speech.recogniser import Recognition
 
-FLAG = "model"
+FLAG = "dictation-model"
 
 
 @dataclass(frozen=True)

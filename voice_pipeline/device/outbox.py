@@ -62,7 +62,8 @@ class Outbox:
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             self._connection.executemany(
-                "INSERT OR IGNORE INTO letters (kind, event_id, event, audio) VALUES (?, ?, ?, ?)",
+                "INSERT INTO letters (kind, event_id, event, audio) VALUES (?, ?, ?, ?) "
+                "ON CONFLICT (kind, event_id) DO NOTHING",
                 [(kind, letter.event_id, letter.event, letter.audio) for letter in letters],
             )
             beyond = self.waiting(kind) - self._limits[kind]

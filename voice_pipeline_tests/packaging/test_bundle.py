@@ -182,7 +182,7 @@ def test_repository_holds_one_archive_for_the_bundle(packaged: PackagedHome) -> 
 
 
 def test_private_keys_are_for_the_owner_alone(packaged: PackagedHome) -> None:
-    keys = [path for path in packaged.store.settings.keys.rglob("*.key")]
+    keys = list(packaged.store.settings.keys.rglob("*.key"))
     assert len(keys) >= 5
     assert {path.stat().st_mode & 0o077 for path in keys} == {0}
 

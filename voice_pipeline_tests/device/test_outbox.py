@@ -1,0 +1,59 @@
+"""The outbox: nothing is lost silently, nothing is sent twice after it was acknowledged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from voice_pipeline.device.outbox import Letter, Outbox
+
+
+def letters(*numbers: int) -> list[Letter]:
+    return [Letter(f"event-{number:04}", "{}") for number in numbers]
+
+
+@settings(max_examples=40, deadline=None)
+@given(numbers=st.lists(st.integers(0, 30), max_size=40), limit=st.integers(1, 15))
+def test_every_letter_is_waiting_or_counted_as_lost(tmp_path_factory, numbers: list[int], limit: int) -> None:  # type: ignore[no-untyped-def]
+    outbox = Outbox(tmp_path_factory.mktemp("outbox") / "outbox.db", {"telemetry": limit, "capture": 1})
+    distinct: list[int] = list(dict.fromkeys(numbers))
+    outbox.add("telemetry", letters(*numbers))
+    assert outbox.waiting("telemetry") == min(len(distinct), limit)
+    assert outbox.lost("telemetry") == max(0, len(distinct) - limit)
+    kept = [letter.event_id for letter in outbox.next("telemetry", 100)]
+    assert kept == [letter.event_id for letter in letters(*distinct[-limit:])]  # the newest, oldest first
+    outbox.close()
+
+
+def test_letters_survive_a_process_that_never_closes(tmp_path: Path) -> None:
+    Outbox(tmp_path / "outbox.db").add("capture", [Letter("event-0001", '{"a": 1}', b"audio")])
+    assert Outbox(tmp_path / "outbox.db").next("capture", 5) == [Letter("event-0001", '{"a": 1}', b"audio")]
+
+
+def test_acknowledged_letters_are_gone_and_refused_ones_are_counted(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "outbox.db")
+    outbox.add("telemetry", letters(1, 2, 3))
+    outbox.sent("telemetry", ["event-0001"])
+    outbox.refused("telemetry", ["event-0002"])
+    assert [letter.event_id for letter in outbox.next("telemetry", 5)] == ["event-0003"]
+    assert outbox.lost("telemetry") == 1
+
+
+def test_failed_add_keeps_what_was_there_and_adds_nothing(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "outbox.db")
+    outbox.add("telemetry", letters(1))
+    with pytest.raises(Exception, match="NOT NULL"):
+        outbox.add("telemetry", [Letter("event-0002", "{}"), Letter("event-0003", None)])  # type: ignore[arg-type]
+    outbox.add("telemetry", letters(4))
+    assert [letter.event_id for letter in outbox.next("telemetry", 5)] == ["event-0001", "event-0004"]
+
+
+def test_damaged_file_is_set_aside_and_the_device_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "outbox.db").write_bytes(b"this is no database, but it is long enough to be read as one" * 50)
+    outbox = Outbox(tmp_path / "outbox.db")
+    outbox.add("telemetry", letters(1))
+    assert outbox.waiting("telemetry") == 1
+    assert (tmp_path / "damaged-outbox.db").exists()
