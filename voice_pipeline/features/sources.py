@@ -57,16 +57,19 @@ def acoustic_rows(store: Store) -> list[dict[str, Any]]:
 
 
 def profile_rows(store: Store) -> list[dict[str, Any]]:
-    """Statistics of each device profile over the seven days that end with a day, known since its end (or now)."""
+    """Statistics of each device profile over the seven days that end with a day, known since that day's end.
+
+    A day that is not over has no row yet: what is published once never changes, so frames can be built again.
+    """
     daily: defaultdict[str, dict[date, _Day]] = defaultdict(dict)
     for profile, day, counts in (*_telemetry_days(store), *_clip_days(store)):
         daily[profile][day] = daily[profile].get(day, _Day()).plus(counts)
-    now = store.now()
+    today = store.now().astimezone(UTC).date()
     rows = []
     for profile, days in sorted(daily.items()):
-        for day in sorted(days):
+        for day in sorted(day for day in days if day < today):
             window = [c for d, c in days.items() if day - timedelta(days=WINDOW_DAYS) < d <= day]
-            known = min(datetime.combine(day + timedelta(days=1), time(), UTC), now)
+            known = datetime.combine(day + timedelta(days=1), time(), UTC)
             rows.append({"device_profile": profile, "event_timestamp": known, **_statistics(window)})
     return rows
 

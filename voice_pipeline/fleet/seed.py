@@ -1,8 +1,8 @@
 """The seed dataset: a small corpus that the project's own voices speak, kept in the repository's own DVC remote.
 
-`dvc pull` puts it into `data/`, in the manifest format of every corpus (`voice-pipeline demo --corpus data`). It is made
-once, by `python -m voice_pipeline.fleet.seed`, and changes only when someone decides so: Git then sees a new `data.dvc`
-and new objects in `seed_remote/`. Opus (RFC 6716) at about 20 kbit/s keeps ten minutes of speech under 2 MB.
+`dvc pull` puts it into `data/`, in the manifest format of every corpus (`voice-pipeline demo --corpus data`). It is
+made once, by `python -m voice_pipeline.fleet.seed`, and changes only when someone decides so: Git then sees a new
+`data.dvc` and new objects in `seed_remote/`. Opus (RFC 6716) at about 20 kbit/s keeps it far below 3 MB.
 """
 
 from __future__ import annotations
