@@ -81,8 +81,10 @@ def read_stage(
     percent = shadow_percent if view.stage is ReleaseState.SHADOW else float(view.exposure_percent)
     salt = store.settings.subject_salt.get_secret_value()
     dictations = _dictations(store, since - timedelta(minutes=active_minutes))
-    places = {d.device_id: bucket(salt, view.release_id, d.device_id) for d in dictations}
-    arm_of = {device: CANDIDATE if place < percent else CONTROL for device, place in places.items()}
+    arm_of = {
+        device: CANDIDATE if bucket(salt, view.release_id, device) < percent else CONTROL
+        for device in {d.device_id for d in dictations}
+    }
     shadow = view.stage is ReleaseState.SHADOW
     model_of = {CANDIDATE: live_model if shadow else view.model_version, CONTROL: live_model}
     arms: dict[str, list[Dictation]] = {CANDIDATE: [], CONTROL: []}
