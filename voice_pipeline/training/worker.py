@@ -23,6 +23,7 @@ from voice_pipeline.schema.dataset import Split
 from voice_pipeline.schema.training import TrainingSpec
 from voice_pipeline.settings import load_settings
 from voice_pipeline.speech.errors import SpeechError
+from voice_pipeline.store.blobs import write_atomically
 from voice_pipeline.store.errors import StoreError
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import models
@@ -108,7 +109,7 @@ def _train(store: Store, spec: TrainingSpec, workdir: Path) -> Path:
 
     def report(epoch: EpochReport) -> None:
         with progress.open("a") as file:
-            file.write(json.dumps(asdict(epoch)) + "\n")
+            file.write(_line(epoch))
 
     result = train(
         spec,
@@ -119,8 +120,14 @@ def _train(store: Store, spec: TrainingSpec, workdir: Path) -> Path:
         _parent(store, spec),
         report,
     )
+    # a kill between state and report loses a line, one between report and state repeats it: the history knows
+    write_atomically(progress, "".join(map(_line, result.epochs)).encode())
     (workdir / STATE).unlink(missing_ok=True)
     return result.checkpoint
+
+
+def _line(epoch: EpochReport) -> str:
+    return json.dumps(asdict(epoch)) + "\n"
 
 
 def _spec(store: Store, model_version: str) -> TrainingSpec:

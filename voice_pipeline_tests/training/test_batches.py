@@ -1,0 +1,87 @@
+"""Every utterance is seen once an epoch, batches are decided by the seed, and errors of the maker reach the trainer."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from voice_pipeline.speech.augmentation import coloured_noise
+from voice_pipeline.speech.tokenizer import CharTokenizer
+from voice_pipeline.training import batches
+from voice_pipeline.training.batches import FRAME_MULTIPLE, Augmenter, Batch, ahead, epoch_batches, plan_epoch
+from voice_pipeline_tests.training.speech_made_of_tones import language, spec_of
+
+UTTERANCES = language(20)
+TOKENIZER = CharTokenizer(" ab")
+
+
+def augmenter(**fields: object) -> Augmenter:
+    noises = [coloured_noise(np.random.default_rng(0), 8000)]
+    return Augmenter(UTTERANCES, noises, TOKENIZER, spec_of(**fields).hyperparameters, 80)
+
+
+def texts(batch: Batch) -> list[str]:
+    parts = batch.targets.split(batch.target_lengths.tolist())
+    return [TOKENIZER.decode(ids.tolist()) for ids in parts]
+
+
+@given(st.lists(st.integers(1, 10_000), max_size=300), st.integers(1, 20), st.integers(0, 5))
+def test_an_epoch_holds_every_utterance_once(sizes: list[int], batch_size: int, seed: int) -> None:
+    plan = plan_epoch(np.random.default_rng(seed), sizes, batch_size)
+    assert sorted(index for batch in plan for index in batch) == list(range(len(sizes)))
+    assert all(1 <= len(batch) <= batch_size for batch in plan)
+
+
+def test_the_same_epoch_is_the_same_twice_and_another_is_not() -> None:
+    first, again, next_one = (list(epoch_batches(augmenter(), 1, epoch)) for epoch in (1, 1, 2))
+    assert all(torch.equal(a.features, b.features) for a, b in zip(first, again, strict=True))
+    assert not all(torch.equal(a.targets, b.targets) for a, b in zip(first, next_one, strict=True))
+
+
+def test_without_joins_an_epoch_says_exactly_what_people_said() -> None:
+    said = Counter(text for batch in epoch_batches(augmenter(join_share=0.0), 1, 1) for text in texts(batch))
+    assert said == Counter(u.text for u in UTTERANCES)
+
+
+def test_a_join_is_two_utterances_of_one_speaker() -> None:
+    own = {u.speaker: {v.text for v in UTTERANCES if v.speaker == u.speaker} for u in UTTERANCES}
+    pairs = {f"{a} {b}" for said in own.values() for a in said for b in said}
+    heard = [text for batch in epoch_batches(augmenter(join_share=1.0), 1, 1) for text in texts(batch)]
+    assert set(heard) <= pairs
+
+
+def test_frames_are_padded_to_a_multiple_with_zeros() -> None:
+    for batch in epoch_batches(augmenter(), 1, 1):
+        assert batch.features.shape[1] % FRAME_MULTIPLE == 0
+        for row, length in enumerate(batch.lengths.tolist()):
+            assert not batch.features[row, length:].any()
+            assert batch.features[row, :length].any()
+
+
+def test_a_full_cache_changes_the_cost_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    cached = list(epoch_batches(augmenter(), 1, 1))
+    monkeypatch.setattr(batches, "CACHED_FRAMES", 0)
+    fresh = list(epoch_batches(augmenter(), 1, 1))
+    assert all(torch.equal(a.features, b.features) for a, b in zip(cached, fresh, strict=True))
+
+
+def test_an_error_while_a_batch_is_made_reaches_the_trainer() -> None:
+    def broken(number: int) -> Batch:
+        raise RuntimeError(f"batch {number}")
+
+    with pytest.raises(RuntimeError, match="batch 0"):
+        list(ahead(broken, 3))
+
+
+def test_a_trainer_that_stops_early_leaves_no_thread_behind() -> None:
+    import threading
+
+    stream = epoch_batches(augmenter(batch_size=1), 1, 1)
+    next(stream)
+    stream.close()  # type: ignore[attr-defined]
+    assert not [t for t in threading.enumerate() if t.name == "batches"]

@@ -1,0 +1,131 @@
+"""The trainer learns, repeats itself bit for bit, and survives being killed after any epoch or in the middle of one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from voice_pipeline.schema.training import Preset
+from voice_pipeline.training.checkpoints import STATE, checkpoint_digest
+from voice_pipeline.training.data import Utterance
+from voice_pipeline.training.errors import (
+    CheckpointMismatchError,
+    DamagedCheckpointError,
+    DivergedError,
+    NoTrainingDataError,
+)
+from voice_pipeline.training.trainer import EpochReport, train
+from voice_pipeline_tests.training.speech_made_of_tones import language, say, spec_of
+
+TRAIN, DEV = language(32), language(8, seed=1)
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    result = train(spec_of(), TRAIN, DEV, [], tmp_path_factory.mktemp("reference"))
+    return result.checkpoint, result.sha256
+
+
+def test_it_learns_a_language_of_two_tones(tmp_path: Path) -> None:
+    seen: list[EpochReport] = []
+    spec = spec_of(max_epochs=14, dropout=0.0, join_share=0.2, time_mask_frames=4, frequency_mask_bins=4)
+    result = train(spec, language(64), DEV, [], tmp_path, progress=seen.append)
+    assert seen == list(result.epochs)
+    assert seen[-1].loss < seen[0].loss / 3
+    assert min(report.dev_wer for report in seen) < 0.4
+    assert seen[result.best_epoch - 1].dev_wer == min(report.dev_wer for report in seen)
+
+
+def test_the_same_spec_and_data_give_the_same_bytes(reference: tuple[Path, str], tmp_path: Path) -> None:
+    again = train(spec_of(), TRAIN, DEV, [], tmp_path)
+    assert again.sha256 == reference[1] == checkpoint_digest(again.checkpoint)
+    assert (again.checkpoint / "model.pt").read_bytes() == (reference[0] / "model.pt").read_bytes()
+
+
+@pytest.mark.parametrize("finished", [1, 2])
+def test_a_run_killed_after_an_epoch_ends_with_the_same_bytes(
+    reference: tuple[Path, str], tmp_path: Path, finished: int
+) -> None:
+    def kill(report: EpochReport) -> None:
+        if report.epoch == finished:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        train(spec_of(), TRAIN, DEV, [], tmp_path, progress=kill)
+    resumed: list[int] = []
+    result = train(spec_of(), TRAIN, DEV, [], tmp_path, progress=lambda report: resumed.append(report.epoch))
+    assert resumed == list(range(finished + 1, 4))
+    assert [report.epoch for report in result.epochs] == [1, 2, 3]
+    assert result.sha256 == reference[1]
+
+
+def test_a_finished_run_called_again_trains_nothing(tmp_path: Path) -> None:
+    first = train(spec_of(max_epochs=1), TRAIN, DEV, [], tmp_path)
+    epochs: list[EpochReport] = []
+    assert train(spec_of(max_epochs=1), TRAIN, DEV, [], tmp_path, progress=epochs.append).sha256 == first.sha256
+    assert epochs == []
+
+
+def test_another_seed_gives_other_weights(reference: tuple[Path, str], tmp_path: Path) -> None:
+    other = spec_of().model_copy(update={"seed": 4})
+    assert train(other, TRAIN, DEV, [], tmp_path).sha256 != reference[1]
+
+
+def test_a_warm_start_begins_where_its_parent_stood(reference: tuple[Path, str], tmp_path: Path) -> None:
+    warm = train(spec_of(max_epochs=1), TRAIN, DEV, [], tmp_path / "warm", parent=reference[0])
+    cold = train(spec_of(max_epochs=1), TRAIN, DEV, [], tmp_path / "cold")
+    assert warm.epochs[0].loss < cold.epochs[0].loss
+
+
+def test_a_parent_of_another_shape_is_refused(reference: tuple[Path, str], tmp_path: Path) -> None:
+    with pytest.raises(CheckpointMismatchError, match="shape"):
+        train(spec_of(preset=Preset.TINY), TRAIN, DEV, [], tmp_path, parent=reference[0])
+
+
+def test_a_folder_of_another_spec_is_refused(tmp_path: Path) -> None:
+    train(spec_of(max_epochs=1), TRAIN, DEV, [], tmp_path)
+    with pytest.raises(CheckpointMismatchError, match="belongs to spec"):
+        train(spec_of(max_epochs=2), TRAIN, DEV, [], tmp_path)
+
+
+def test_a_torn_state_is_refused_and_says_what_to_do(tmp_path: Path) -> None:
+    train(spec_of(max_epochs=1), TRAIN, DEV, [], tmp_path)
+    state = tmp_path / STATE
+    state.write_bytes(state.read_bytes()[:1000])
+    with pytest.raises(DamagedCheckpointError, match="delete it"):
+        train(spec_of(max_epochs=1), TRAIN, DEV, [], tmp_path)
+
+
+def test_without_usable_utterances_nothing_is_trained(tmp_path: Path) -> None:
+    sound = say("a", "s", 1).samples
+    too_fast, foreign = [Utterance("c", "s", "ab" * 20, sound)], [Utterance("c", "s", "xyz", sound)]
+    for unusable in ([], too_fast, foreign):
+        with pytest.raises(NoTrainingDataError, match="0 train"):
+            train(spec_of(), unusable, DEV, [], tmp_path)
+    with pytest.raises(NoTrainingDataError, match="0 dev"):
+        train(spec_of(), TRAIN, [], [], tmp_path)
+
+
+def test_patience_ends_a_run_that_no_longer_improves(tmp_path: Path) -> None:
+    result = train(spec_of(max_epochs=30, learning_rate=1e-9, patience_epochs=2), TRAIN[:8], DEV, [], tmp_path)
+    assert len(result.epochs) < 30
+
+
+def test_a_loss_that_is_no_number_ends_the_run(reference: tuple[Path, str], tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match="learning_rate"):
+        train(spec_of(learning_rate=1e30, warmup_fraction=0.0), TRAIN, DEV, [], tmp_path)

@@ -1,0 +1,94 @@
+"""The worker trains what was planned, once, in a process of its own; what goes wrong is one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from voice_pipeline.store.store import Store
+from voice_pipeline.store.tables import dataset_versions, models
+from voice_pipeline.training.checkpoints import checkpoint_digest
+from voice_pipeline.training.errors import UnknownModelError, WorkerFailedError
+from voice_pipeline.training.worker import PROGRESS, main, run_worker
+from voice_pipeline_tests.training.speech_made_of_tones import spec_of
+
+MODEL = "m-20261102-00000000"
+
+
+def plan(store: Store, dataset_version: str | None = None, **fields: object) -> str:
+    known = store.database.scalar(select(dataset_versions.c.dataset_version))
+    changes = {"dataset_version": dataset_version or known, "alphabet": " abcdefghijklmnopqrstuvwxyz'"}
+    spec = spec_of(**fields).model_copy(update=changes)
+    row = {"model_version": MODEL, "spec_digest": spec.digest, "spec": spec.model_dump(mode="json")}
+    row |= {"dataset_version": spec.dataset_version, "state": "planned", "cause": {}, "planned_at": "2026-11-02"}
+    with store.database.write() as connection:
+        connection.execute(models.insert(), row)
+    return MODEL
+
+
+def epochs(store: Store) -> list[int]:
+    lines = (store.settings.models / MODEL / PROGRESS).read_text().splitlines()
+    return [json.loads(line)["epoch"] for line in lines]
+
+
+def test_a_planned_model_is_trained_once_and_its_digest_kept(labelled: Store) -> None:
+    plan(labelled, max_epochs=1)
+    folder = run_worker(labelled, MODEL)
+    assert epochs(labelled) == [1]
+    kept = labelled.database.scalar(select(models.c.checkpoint_sha256).where(models.c.model_version == MODEL))
+    assert kept == checkpoint_digest(folder)
+    written = (folder / "model.pt").stat().st_mtime_ns
+    assert run_worker(labelled, MODEL) == folder
+    assert (folder / "model.pt").stat().st_mtime_ns == written
+
+
+def test_a_worker_that_is_killed_goes_on_from_its_last_epoch(labelled: Store) -> None:
+    plan(labelled, max_epochs=12, learning_rate=1e-6)
+    progress = labelled.settings.models / MODEL / PROGRESS
+    command = [sys.executable, "-m", "voice_pipeline.training.worker", MODEL]
+    with subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
+        wait_for(progress)
+        process.send_signal(signal.SIGKILL)
+    run_worker(labelled, MODEL)
+    seen = epochs(labelled)
+    assert seen == list(range(1, len(seen) + 1))
+    assert 2 <= len(seen) <= 40
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not (path.exists() and path.read_text().count("\n") >= 2):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_an_unknown_model_is_one_line_and_exit_code_one(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UnknownModelError, match="never planned"):
+        run_worker(store, MODEL)
+    assert main([MODEL]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+    assert main([]) == 2
+
+
+def test_a_dataset_that_is_not_there_is_named_by_the_caller_too(store: Store) -> None:
+    plan(store, dataset_version="ds-absent")
+    with pytest.raises(WorkerFailedError, match="ds-absent"):
+        run_worker(store, MODEL)
+    assert not (store.settings.models / MODEL / "checkpoint").exists()
+
+
+def test_a_parent_that_is_not_there_is_named(store: Store) -> None:
+    plan(store)
+    with store.database.write() as connection:
+        row = connection.execute(select(models.c.spec)).scalar_one()
+        connection.execute(models.update().values(spec={**row, "parent_model_version": "m-20260101-ffffffff"}))
+    with pytest.raises(WorkerFailedError, match="m-20260101-ffffffff"):
+        run_worker(store, MODEL)
