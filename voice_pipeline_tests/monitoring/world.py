@@ -48,46 +48,27 @@ def speech(rng: np.random.Generator, n: int, shift: float = 0.0) -> list[Feature
 def train_on(store: Store, rows: Sequence[Features], dataset_version: str = DATASET) -> None:
     """A dataset version whose train split has these clips."""
     at = store.now().isoformat()
+    found: dict[str, list[dict[str, Any]]] = {"clips": [], "split": [], "features": [], "labels": []}
+    filler = dict.fromkeys(("content_sha256", "os", "app_version", "failure_mode", "blob_key"), "x")
     for number, row in enumerate(rows):
-        clip_id = f"{dataset_version}-{number:06d}"
-        text = "a" * max(1, round(row["speaking_rate"] * row["duration_s"]))
-        clip = dict.fromkeys(("content_sha256", "os", "app_version", "failure_mode", "blob_key"), "x")
+        clip = {"clip_id": f"{dataset_version}-{number:06d}"}
         subject = {"subject_token": f"speaker-{number % 40}", "consent_id": "c"}
-        with store.database.write() as connection:
-            connection.execute(
-                insert(clips).values(
-                    **clip,
-                    **subject,
-                    clip_id=clip_id,
-                    capture_date="2026-11-01",
-                    captured_at=at,
-                    received_at=at,
-                    duration_s=row["duration_s"],
-                    device_class=CLASSES[number % 4].value,
-                    microphone=Microphone.HEADSET.value,
-                    locale="en-US",
-                )
-            )
-            connection.execute(
-                insert(dataset_clips).values(
-                    **subject, dataset_version=dataset_version, clip_id=clip_id, split="train", batch_id="b"
-                )
-            )
-            measures = {name: row[name] for name in MEASURED}
-            connection.execute(
-                insert(clip_features).values(clip_id=clip_id, capture_date="2026-11-01", values=measures, known_at=at)
-            )
-            connection.execute(
-                insert(labels).values(
-                    clip_id=clip_id,
-                    text=text,
-                    raw_text=text,
-                    normaliser_version="1",
-                    method="single",
-                    reviewers=[],
-                    approved_at=at,
-                )
-            )
+        text = "a" * max(1, round(row["speaking_rate"] * row["duration_s"]))
+        context = {"device_class": CLASSES[number % 4].value, "microphone": "headset", "locale": "en-US"}
+        times = {"capture_date": "2026-11-01", "captured_at": at, "received_at": at}
+        found["clips"].append({**filler, **subject, **clip, **context, **times, "duration_s": row["duration_s"]})
+        found["split"].append(
+            {**clip, **subject, "dataset_version": dataset_version, "split": "train", "batch_id": "b"}
+        )
+        measures = {name: row[name] for name in MEASURED}
+        found["features"].append({**clip, "capture_date": "2026-11-01", "values": measures, "known_at": at})
+        label = {"text": text, "raw_text": text, "normaliser_version": "1", "method": "single", "reviewers": []}
+        found["labels"].append({**clip, **label, "approved_at": at})
+    with store.database.write() as connection:
+        connection.execute(insert(clips), found["clips"])
+        connection.execute(insert(dataset_clips), found["split"])
+        connection.execute(insert(clip_features), found["features"])
+        connection.execute(insert(labels), found["labels"])
 
 
 def go_live(store: Store, model_version: str = MODEL, dataset_version: str = DATASET) -> None:

@@ -17,7 +17,7 @@ class _Chat(BaseHTTPRequestHandler):
     received: list[bytes]
     status = 200
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         self.send_response(type(self).status)
         self.end_headers()
