@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 
 from voice_pipeline.capture.erasure import revoke_consent
 from voice_pipeline.capture.errors import UnknownConsentError
 from voice_pipeline.edge import captures, flags, review, telemetry
+from voice_pipeline.edge.limits import BodyLimit
 from voice_pipeline.store.store import Store
 
 
 def create_app(store: Store) -> FastAPI:
     """Captures, telemetry, flags, the update repository, consent and the review page."""
     app = FastAPI(title="voice_pipeline edge", docs_url=None, redoc_url=None)
+    app.add_middleware(BodyLimit)
+    app.add_exception_handler(RequestValidationError, _invalid)
     for part in (captures, telemetry, flags, review):
         app.include_router(part.router(store))
 
@@ -35,3 +40,10 @@ def create_app(store: Store) -> FastAPI:
     repository.mkdir(parents=True, exist_ok=True)
     app.mount("/tuf", StaticFiles(directory=repository), name="tuf")
     return app
+
+
+async def _invalid(_request: Request, error: Exception) -> JSONResponse:
+    """422 that names what is wrong without echoing the input, which may be large, personal or no JSON at all."""
+    assert isinstance(error, RequestValidationError)
+    wrong = [{"field": ".".join(map(str, e["loc"])), "problem": e["msg"]} for e in error.errors()[:10]]
+    return JSONResponse({"detail": wrong}, status_code=422)

@@ -1,4 +1,4 @@
-"""Where devices hand in clips, and where people take their consent back.
+"""Where devices hand in clips.
 
 Promise: 2xx is sent only when the event and its audio are on disk. The event's own claims decide nothing: consent and
 size are judged again by the intake, and the body is cut off at the largest clip that is allowed.

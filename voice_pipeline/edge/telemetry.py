@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter
-from pydantic import Field
-from sqlalchemy import Connection
+from pydantic import Field, field_validator
+from sqlalchemy import Connection, insert, select
 
+from voice_pipeline.capture.days import partition_day
 from voice_pipeline.schema.base import Record
 from voice_pipeline.schema.telemetry import TelemetryEvent
-from voice_pipeline.store.database import insert_new, upsert
+from voice_pipeline.store.database import upsert
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import devices, telemetry
 
 BATCH = 5_000
+LOOKUP = 500
 
 
 class TelemetryBatch(Record):
     """Events of one device, or of many behind one gateway."""
 
     events: tuple[TelemetryEvent, ...] = Field(max_length=BATCH)
+
+    @field_validator("events")
+    @classmethod
+    def _finite(cls, events: tuple[TelemetryEvent, ...]) -> tuple[TelemetryEvent, ...]:
+        for event in events:
+            if not all(math.isfinite(value) for value in dict(event).values() if isinstance(value, float)):
+                raise ValueError(f"event {event.event_id} has a figure that is no finite number")
+        return events
 
 
 def router(store: Store) -> APIRouter:
@@ -38,18 +51,31 @@ def router(store: Store) -> APIRouter:
 
 def record(store: Store, events: tuple[TelemetryEvent, ...]) -> int:
     """Store events and what each device last said it runs; returns how many were new."""
+    received = store.now()
+    rows = {event.event_id: _row(event, received) for event in events}
     with store.database.write() as connection:
-        new = insert_new(connection, telemetry, [_row(event) for event in events])
-        if new:
-            _remember_devices(connection, events)
-    return new
+        fresh = [rows[event_id] for event_id in rows.keys() - _known(connection, list(rows))]
+        if fresh:
+            connection.execute(insert(telemetry), fresh)
+            _remember_devices(connection, events, received)
+    return len(fresh)
 
 
-def _row(event: TelemetryEvent) -> dict[str, Any]:
+def _known(connection: Connection, event_ids: Sequence[str]) -> set[str]:
+    return {
+        event_id
+        for start in range(0, len(event_ids), LOOKUP)
+        for event_id in connection.execute(
+            select(telemetry.c.event_id).where(telemetry.c.event_id.in_(event_ids[start : start + LOOKUP]))
+        ).scalars()
+    }
+
+
+def _row(event: TelemetryEvent, received: datetime) -> dict[str, Any]:
     return {
         "event_id": event.event_id,
-        "day": f"{event.at:%Y-%m-%d}",
-        "at": event.at.isoformat(),
+        "day": partition_day(event.at, received),
+        "at": event.at.astimezone(UTC).isoformat(),
         "device_id": event.device_id,
         "model_version": event.model_version,
         "release_id": event.release_id,
@@ -57,15 +83,16 @@ def _row(event: TelemetryEvent) -> dict[str, Any]:
     }
 
 
-def _remember_devices(connection: Connection, events: tuple[TelemetryEvent, ...]) -> None:
+def _remember_devices(connection: Connection, events: tuple[TelemetryEvent, ...], received: datetime) -> None:
     """Upsert each device with its newest event of the batch; a late batch never overwrites newer knowledge."""
     newest = {event.device_id: event for event in sorted(events, key=lambda e: e.at)}
+    now = received.isoformat()
     known = {
         row.device_id: row
         for row in connection.execute(devices.select().where(devices.c.device_id.in_(sorted(newest))))
     }
     for device_id, event in newest.items():
-        at = event.at.isoformat()
+        at = min(event.at.astimezone(UTC).isoformat(), now)  # a clock that runs ahead must not silence later reports
         before = known.get(device_id)
         if before is not None and before.last_seen >= at:
             continue
