@@ -5,7 +5,7 @@ Bad input gives one clear line on standard error and exit code 1; a traceback me
 
 import os
 import sys
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +24,7 @@ def _group(name: str, text: str) -> typer.Typer:
 
 
 Home = Annotated[Path | None, typer.Option(help="Home folder; default VOICE_PIPELINE_HOME or .voice_pipeline")]
+DAY = ["%Y-%m-%d"]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
 
 
@@ -51,17 +52,16 @@ def demo(
     corpus: Annotated[Path | None, typer.Option(help="Folder with manifest.jsonl; default: synthesised voices")] = None,
     home: Home = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random")] = 1,
-    today: Annotated[str | None, typer.Option(help="Last simulated day, YYYY-MM-DD; default today (UTC)")] = None,
+    today: Annotated[datetime | None, typer.Option(formats=DAY, help="Last simulated day; default today (UTC)")] = None,
 ) -> None:
     """Tell the whole story: import, label, train, release, drift, retrain, roll out, roll back."""
     from rich.console import Console
 
     from voice_pipeline.demo import StoryPlan, run_demo
 
-    day = date.fromisoformat(today) if today else datetime.now(UTC).date()
-    settings = load_settings(home)
-    prepare = StoryPlan(home=settings.root, today=day, quick=quick, corpus=corpus, seed=seed)
-    run_demo(prepare, Console(highlight=False))
+    day = (today or datetime.now(UTC)).date()
+    plan = StoryPlan(home=load_settings(home).root, today=day, quick=quick, corpus=corpus, seed=seed)
+    run_demo(plan, Console(highlight=False, soft_wrap=True))
 
 
 @app.command()
@@ -142,7 +142,7 @@ edge = _group("edge", "The HTTP face to devices and reviewers")
 @capture.command("import")
 def capture_import(
     corpus: Path,
-    first_day: Annotated[str, typer.Option(help="First capture day, YYYY-MM-DD; default yesterday (UTC)")] = "",
+    day: Annotated[datetime | None, typer.Option(formats=DAY, help="Capture day; default yesterday (UTC)")] = None,
     seed: Annotated[int, typer.Option(help="Seed of minted ids and device contexts")] = 1,
     home: Home = None,
 ) -> None:
@@ -151,9 +151,9 @@ def capture_import(
     from voice_pipeline.fleet.importer import import_clips
 
     store = _store(home)
-    day = date.fromisoformat(first_day) if first_day else store.now().date() - timedelta(days=1)
-    imported = import_clips(store, load_corpus(corpus), [day], seed=seed)
-    typer.echo(f"{len(imported)} clips wait in the inbox for {day}")
+    captured = day.date() if day else store.now().date() - timedelta(days=1)
+    imported = import_clips(store, load_corpus(corpus), [captured], seed=seed)
+    typer.echo(f"{len(imported)} clips wait in the inbox for {captured}")
 
 
 @capture.command()

@@ -15,7 +15,8 @@ from dagster import (
     RunsFilter,
     RunStatusSensorDefinition,
     SensorDefinition,
-    build_sensor_context,
+    SensorEvaluationContext,
+    partition_loading_context,
 )
 
 from voice_pipeline.definitions import build_definitions
@@ -82,10 +83,19 @@ class Conductor:
 
     def tick(self, sensor: SensorDefinition) -> int:
         """Evaluate one sensor once; returns how many runs it led to."""
-        context = build_sensor_context(
-            instance=self.instance, repository_def=self.repository, resources={"store": self.store}
+        context = SensorEvaluationContext(  # build_sensor_context gives no instance_ref, which new partitions need
+            instance_ref=self.instance.get_ref(),
+            instance=self.instance,
+            repository_def=self.repository,
+            resources={"store": self.store},
+            sensor_name=sensor.name,
+            cursor=None,
+            last_tick_completion_time=None,
+            last_run_key=None,
+            repository_name=None,
         )
-        result = sensor.evaluate_tick(context)
+        with partition_loading_context(effective_dt=self.store.now(), dynamic_partitions_store=self.instance):
+            result = sensor.evaluate_tick(context)
         for request in result.dynamic_partitions_requests or []:
             if isinstance(request, AddDynamicPartitionsRequest):
                 self.instance.add_dynamic_partitions(request.partitions_def_name, request.partition_keys)

@@ -18,12 +18,6 @@ from voice_pipeline.resources import store_resource
 STAGES = ("capture", "labeling", "dataset", "features", "training", "packaging", "release", "monitoring")
 STAGES_WITH_SENSORS = ("capture", "labeling", "dataset", "training", "release", "monitoring")
 
-for category in (
-    BetaWarning,
-    PreviewWarning,
-):  # backfill policies and partitioned checks; the lock pins their behaviour
-    warnings.filterwarnings("ignore", category=category)
-
 
 def build_definitions(store: Any = store_resource) -> Definitions:
     """All definitions over one `store`: the lazily opened home by default, an opened `Store` in stories and tests.
@@ -31,6 +25,8 @@ def build_definitions(store: Any = store_resource) -> Definitions:
     Steps run in the run's own process: most take well under a second and a process each would cost five;
     training starts a process of its own.
     """
+    for category in (BetaWarning, PreviewWarning):  # backfill policies, partitioned checks: the lock pins what they do
+        warnings.filterwarnings("ignore", category=category)
     assets = [import_module(f"voice_pipeline.{stage}.assets") for stage in STAGES]
     checks = [import_module(f"voice_pipeline.{stage}.checks") for stage in STAGES]
     sensors = [import_module(f"voice_pipeline.{stage}.sensors") for stage in STAGES_WITH_SENSORS]

@@ -1,0 +1,118 @@
+"""Bad input gives one clear line and exit code 1, and leaves nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from voice_pipeline.cli import main
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["voice-pipeline", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    return int(stop.value.code or 0)
+
+
+def recording(folder: Path, rate: int = 16_000, text: str = "yes") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    soundfile.write(folder / "a.wav", np.zeros(rate, np.float32), rate)
+    row = {"path": "a.wav", "text": text, "speaker": "s"}
+    (folder / "manifest.jsonl").write_text(json.dumps(row) + "\n")
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "home"
+    monkeypatch.setenv("VOICE_PIPELINE_HOME", str(path))
+    return path
+
+
+def bad_corpora(folder: Path) -> dict[str, Path]:
+    empty, garbled, noise, missing = (folder / name for name in ("empty", "garbled", "noise", "missing"))
+    for each in (empty, garbled, noise, missing):
+        each.mkdir()
+    (empty / "manifest.jsonl").write_text("\n")
+    (garbled / "manifest.jsonl").write_text('{"path": "a.wav"\n')
+    (noise / "a.wav").write_bytes(b"\x00\x01" * 500)
+    (noise / "manifest.jsonl").write_text('{"path": "a.wav", "text": "yes", "speaker": "s"}\n')
+    (missing / "manifest.jsonl").write_text('{"path": "b.wav", "text": "yes", "speaker": "s"}\n')
+    return {
+        "no manifest.jsonl": folder / "absent",
+        "lists no recording": empty,
+        "line 1": garbled,
+        "no readable audio": noise,
+        "does not exist": missing,
+        "8000 Hz": recording(folder / "slow", rate=8_000),
+    }
+
+
+@pytest.mark.parametrize(
+    "words", ["no manifest.jsonl", "lists no recording", "line 1", "no readable audio", "does not exist", "8000 Hz"]
+)
+def test_a_bad_corpus_is_refused_in_one_line_before_the_home_is_touched(
+    words: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = bad_corpora(tmp_path)[words]
+    assert run(monkeypatch, "demo", "--quick", "--corpus", str(folder)) == 1
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert words in lines[0]
+    assert not home.exists()
+
+
+def test_a_home_that_no_demo_made_is_left_alone(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home.mkdir()
+    (home / "precious.txt").write_text("mine")
+    assert run(monkeypatch, "demo", "--quick") == 1
+    assert "choose another with --home" in capsys.readouterr().err
+    assert [path.name for path in home.iterdir()] == ["precious.txt"]
+
+
+def test_a_damaged_database_is_named_and_not_replaced(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home.mkdir()
+    (home / "catalogue.db").write_bytes(b"this is no database" * 100)
+    assert run(monkeypatch, "lineage", "m-20261101-00000000") == 1
+    assert "cannot be read" in capsys.readouterr().err
+    assert (home / "catalogue.db").read_bytes() == b"this is no database" * 100
+
+
+def test_an_unknown_model_is_refused_by_name(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "training", "list") == 1  # no home yet, and asking for it makes none
+    assert not (home / "catalogue.db").exists()
+    from voice_pipeline.settings import load_settings
+    from voice_pipeline.store.store import Store
+
+    Store.open(load_settings(home))
+    capsys.readouterr()
+    assert run(monkeypatch, "lineage", "m-20261101-00000000") == 1
+    assert "m-20261101-00000000" in capsys.readouterr().err
+
+
+def test_evaluating_an_unknown_model_is_refused(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = recording(tmp_path / "corpus") / "manifest.jsonl"
+    assert run(monkeypatch, "evaluate", "--model", "m-20261101-00000000", "--manifest", str(manifest)) == 1
+    assert "m-20261101-00000000" in capsys.readouterr().err
+
+
+def test_a_date_that_is_none_is_refused(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "demo", "--today", "tomorrow") != 0
+    assert "tomorrow" in capsys.readouterr().err
+    assert not home.exists()
