@@ -103,6 +103,7 @@ def _train(store: Store, spec: TrainingSpec, workdir: Path) -> Path:
     from voice_pipeline.evaluation.noises import load_noises
     from voice_pipeline.training.trainer import train
 
+    parent = _parent(store, spec)
     progress = workdir / PROGRESS
     if not (workdir / STATE).exists():
         progress.unlink(missing_ok=True)
@@ -117,7 +118,7 @@ def _train(store: Store, spec: TrainingSpec, workdir: Path) -> Path:
         list(read_utterances(store, spec.dataset_version, Split.DEV)),
         load_noises(store),
         workdir,
-        _parent(store, spec),
+        parent,
         report,
     )
     # a kill between state and report loses a line, one between report and state repeats it: the history knows

@@ -86,7 +86,7 @@ def test_a_dataset_that_is_not_there_is_named_by_the_caller_too(store: Store) ->
 
 
 def test_a_parent_that_is_not_there_is_named(store: Store) -> None:
-    plan(store)
+    plan(store, dataset_version="ds-absent")
     with store.database.write() as connection:
         row = connection.execute(select(models.c.spec)).scalar_one()
         connection.execute(models.update().values(spec={**row, "parent_model_version": "m-20260101-ffffffff"}))
