@@ -46,7 +46,7 @@ def packaged(name: str):  # type: ignore[no-untyped-def]
 
 @pytest.fixture(scope="module")
 def tick(tmp_path_factory: pytest.TempPathFactory) -> Tick:
-    """Evaluates a sensor as the daemon does, with a stored instance: in an ephemeral one new partitions do not resolve."""
+    """Evaluates a sensor as the daemon does; the instance is stored, for an ephemeral one resolves no new partition."""
     instance = DagsterInstance.local_temp(str(tmp_path_factory.mktemp("dagster")))
     stubs = [packaged(name) for name in ("onnx_model", "quantized_model", "signed_bundle")]
 
