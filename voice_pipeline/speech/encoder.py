@@ -54,7 +54,7 @@ class EncoderConfig:
 
 
 PRESETS: dict[str, EncoderConfig] = {
-    "micro": EncoderConfig(channels=144, kernels=(7, 9, 11, 13), stride=4, stem_kernel=11),
+    "micro": EncoderConfig(channels=144, kernels=(9, 11, 13), stride=4, stem_kernel=11),
     "tiny": EncoderConfig(channels=192, kernels=(11, 13, 15, 17, 19, 21), stride=2),
     "small": EncoderConfig(channels=384, kernels=(11, 13, 15, 17, 19, 21, 23, 25), stride=2, repeats=3),
     "base": EncoderConfig(channels=640, kernels=(11, 13, 15, 17, 19, 21, 23, 25), stride=2, repeats=4),
