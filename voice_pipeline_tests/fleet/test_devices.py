@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -18,19 +20,46 @@ from voice_pipeline.schema.clip import CaptureEvent
 from voice_pipeline.schema.consent import Scope
 from voice_pipeline.schema.release import ReleaseState
 from voice_pipeline.schema.telemetry import TelemetryEvent
+from voice_pipeline.settings import load_settings
 from voice_pipeline.store.clock import ManualClock
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import inbox, telemetry
 from voice_pipeline_tests.fleet.field import V1, V2, move, people, publish
 
 LIVE = (ReleaseState.CANDIDATE, ReleaseState.PRODUCTION)
+NOW = datetime(2026, 11, 2, 9, tzinfo=UTC)
 DEVICES = 40
+
+
+@dataclass(frozen=True)
+class Published:
+    """A home with V1 and V2 signed and published, to be copied; `digests` by model version."""
+
+    home: Path
+    digests: dict[str, str]
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
+    home = tmp_path_factory.mktemp("published") / "home"
+    store = Store.open(load_settings(home), ManualClock(NOW))
+    digests = {model: publish(store, model, seed) for seed, model in enumerate((V1, V2))}
+    store.database.engine.dispose()
+    return Published(home, digests)
+
+
+@pytest.fixture
+def store(published: Published, tmp_path: Path, clock: ManualClock) -> Store:
+    """The published home, V1 live."""
+    shutil.copytree(published.home, tmp_path / "home")
+    store = Store.open(load_settings(tmp_path / "home"), clock)
+    move(store, V1, published.digests[V1], *LIVE)
+    return store
 
 
 @pytest.fixture
 def fleet(store: Store, tmp_path: Path) -> Iterator[SimulatedFleet]:
-    """Forty devices of home people, and a live model V1."""
-    move(store, V1, publish(store, V1, seed=1), *LIVE)
+    """Forty devices of home people."""
     with EdgeServer(store) as edge:
         made = SimulatedFleet(DEVICES, 1, edge.url, tmp_path / "fleet", people())
         yield made
@@ -90,9 +119,9 @@ def test_the_new_population_sounds_like_a_telephone_in_noise(fleet: SimulatedFle
 
 
 def test_a_canary_reaches_only_its_share_of_devices_with_the_verified_bundle(
-    store: Store, fleet: SimulatedFleet, clock: ManualClock
+    store: Store, published: Published, fleet: SimulatedFleet, clock: ManualClock
 ) -> None:
-    move(store, V2, publish(store, V2, seed=2), ReleaseState.CANDIDATE, ReleaseState.CANARY_25)
+    move(store, V2, published.digests[V2], ReleaseState.CANDIDATE, ReleaseState.CANARY_25)
     stats = fleet.tick(clock, 2)
     share = stats.by_model[V2] / stats.events
     assert 0.05 < share < 0.5
@@ -100,9 +129,9 @@ def test_a_canary_reaches_only_its_share_of_devices_with_the_verified_bundle(
 
 
 def test_a_fault_slows_and_garbles_its_model_only_and_not_in_shadow(
-    store: Store, fleet: SimulatedFleet, clock: ManualClock
+    store: Store, published: Published, fleet: SimulatedFleet, clock: ManualClock
 ) -> None:
-    digest = publish(store, V2, seed=2)
+    digest = published.digests[V2]
     move(store, V2, digest, ReleaseState.CANDIDATE, ReleaseState.SHADOW)
     fleet.inject(Fault(V2, latency_factor=50.0, corrupt=True))
     fleet.tick(clock, 4)
