@@ -191,8 +191,8 @@ class Engine(RuleBasedStateMachine):
 @pytest.mark.timeout(300)
 class TestEngine(Engine.TestCase):  # type: ignore[name-defined]
     settings = settings(
-        max_examples=16,
-        stateful_step_count=15,
+        max_examples=20,
+        stateful_step_count=20,
         deadline=None,
         derandomize=True,
         suppress_health_check=list(HealthCheck),

@@ -1,0 +1,81 @@
+"""Assignment: sticky, nested, drawn anew for each release, bounded by the app's version, and quick."""
+
+from __future__ import annotations
+
+import time
+from itertools import pairwise
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from voice_pipeline.release.assignment import assign, bucket
+from voice_pipeline.schema.release import ReleaseState as S
+from voice_pipeline.store.store import Store
+from voice_pipeline_tests.release.test_controller import in_stage
+from voice_pipeline_tests.release.world import World
+
+
+def exposed(world: World, model: str) -> set[int]:
+    return {n for n in range(world.devices) if world.assignment(n).model_version == model}
+
+
+@given(st.text(max_size=20), st.text(max_size=20), st.text(min_size=1, max_size=40))
+@settings(max_examples=100, deadline=None)
+def test_a_bucket_is_a_pure_function_in_range(salt: str, release: str, device: str) -> None:
+    assert 0 <= bucket(salt, release, device) < 100
+    assert bucket(salt, release, device) == bucket(salt, release, device)
+
+
+def test_buckets_are_spread_evenly_and_drawn_anew_for_each_release() -> None:
+    first = [bucket("s", "m-1-r1", f"d{n}") for n in range(20_000)]
+    second = [bucket("s", "m-2-r1", f"d{n}") for n in range(20_000)]
+    assert abs(sum(b < 5 for b in first) / 20_000 - 0.05) < 0.006
+    both = sum(a < 5 and b < 5 for a, b in zip(first, second, strict=True)) / 20_000
+    assert both < 0.005
+
+
+def test_without_a_live_model_devices_are_told_to_run_none(small: World) -> None:
+    given_ = small.assignment(1)
+    assert (given_.model_version, given_.reason) == (None, "DISABLED")
+
+
+def test_devices_of_a_smaller_stage_stay_in_every_larger_one(small: World) -> None:
+    model = in_stage(small, S.CANARY_5)
+    reached = [exposed(small, model)]
+    while small.view(model).state is not S.PRODUCTION:
+        small.report()
+        small.settle()
+        reached.append(exposed(small, model))
+    assert all(a <= b for a, b in pairwise(reached))
+    assert len(reached[-1]) == small.devices
+
+
+def test_a_restart_changes_no_assignment(small: World) -> None:
+    model = in_stage(small, S.CANARY_25)
+    before = [small.assignment(n) for n in range(small.devices)]
+    again = Store.open(small.store.settings, small.clock)
+    assert [assign(again, f"device-{n:04d}", "1.2.0") for n in range(small.devices)] == before
+    assert model in {given_.model_version for given_ in before}
+
+
+def test_in_shadow_nobody_is_answered_by_the_candidate(small: World) -> None:
+    model = in_stage(small, S.SHADOW)
+    assert exposed(small, model) == set()
+    silent = [n for n in range(small.devices) if small.assignment(n).shadow_model_version == model]
+    assert 0 < len(silent) < small.devices // 2
+
+
+def test_an_app_that_is_too_old_gets_no_model_that_needs_a_newer_one(small: World) -> None:
+    small.bootstrap(small.model(0.2))
+    assert assign(small.store, "device-1", "0.9.9").model_version is None
+    assert assign(small.store, "device-1", "1.0").model_version is not None
+    assert assign(small.store, "device-1", "10.0.0").model_version is not None
+
+
+def test_three_hundred_devices_are_answered_within_a_second(small: World) -> None:
+    small.bootstrap(small.model(0.2))
+    small.assignment(0)
+    started = time.process_time()
+    for number in range(300):
+        small.assignment(number)
+    assert time.process_time() - started < 1.0
