@@ -119,11 +119,11 @@ def synthesise_corpus(seed: int, clips: int, speakers: int) -> tuple[list[Corpus
         speakers: of the home population.
 
     Raises:
-        CorpusError: fewer than two speakers or clips.
+        CorpusError: no clip, or fewer than two speakers.
         SynthesisError: eSpeak NG is not installed.
     """
-    if clips < 2 or speakers < 2:
-        raise CorpusError(f"{clips} clips by {speakers} speakers are too few; ask for at least two of each")
+    if clips < 1 or speakers < 2:
+        raise CorpusError(f"{clips} clips by {speakers} speakers are too few; ask for a clip and two speakers at least")
     rng = random.Random(seed)
     synthesiser = Synthesiser()
     home = _population(rng, synthesiser, HOME_ACCENTS, "home", speakers, clips, dictation)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 
+from voice_pipeline.capture.days import MAX_AGE, partition_day
 from voice_pipeline.capture.intake import accept_many
 from voice_pipeline.fleet.corpus import CorpusClip
 from voice_pipeline.fleet.errors import CorpusError
@@ -43,14 +44,19 @@ def import_clips(store: Store, clips: Sequence[CorpusClip], days: Sequence[date]
     Speakers of the `test` split allow review and evaluation, never training.
 
     Raises:
-        CorpusError: no clips, no days, or a recording that cannot be read or is refused.
+        CorpusError: no clips, no days, a day ahead of the clock or too long ago, or a recording that cannot be read or
+            is refused.
     """
     if not clips or not days:
         raise CorpusError("an import needs at least one clip and one day")
-    rng = random.Random(seed)
+    for day in days:
+        if partition_day(datetime.combine(day, time(8), UTC), store.now()) != day.isoformat():
+            raise CorpusError(
+                f"day {day} is ahead of {store.now():%F %R} UTC or over {MAX_AGE.days} days ago; choose another"
+            )
     speakers = {name: _speaker(store, name, clips, days[0], seed) for name in sorted({clip.speaker for clip in clips})}
     events = [
-        _event(rng, clip, speakers[clip.speaker], days[n * len(days) // len(clips)], n) for n, clip in enumerate(clips)
+        _event(seed, clip, speakers[clip.speaker], days[n * len(days) // len(clips)]) for n, clip in enumerate(clips)
     ]
     truth: dict[str, str] = {}
     for start in range(0, len(clips), CHUNK):
@@ -83,11 +89,14 @@ def _speaker(store: Store, name: str, clips: Sequence[CorpusClip], first_day: da
     )
 
 
-def _event(rng: random.Random, clip: CorpusClip, speaker: Speaker, day: date, number: int) -> CaptureEvent:
+def _event(seed: int, clip: CorpusClip, speaker: Speaker, day: date) -> CaptureEvent:
+    """What a clip's ids and time are drawn from is its own name: another corpus with the same seed collides nowhere."""
+    rng = random.Random(f"{seed}|{clip.corpus}|{clip.speaker}|{clip.name}")
     captured = datetime.combine(day, time(8), UTC) + timedelta(seconds=rng.randrange(10 * 3600))
+    clip_id = uuid7(captured, rng)
     return CaptureEvent(
-        event_id=digest([clip.name, clip.speaker, number, day])[:32],
-        clip_id=uuid7(captured, rng),
+        event_id=f"import-{clip_id}",
+        clip_id=clip_id,
         consent=speaker.consent,
         captured_at=captured,
         context=speaker.context,

@@ -83,7 +83,7 @@ class Synthesiser:
         self._data = espeakng_loader.get_data_path().encode()
 
     def speak(self, text: str, voice: Voice) -> Samples:
-        """`text` as 16 kHz mono float32, peak at `LEVEL`, at most 50 ms of silence at both ends. Same call, same samples.
+        """`text` as 16 kHz mono float32, peak at `LEVEL`, at most 50 ms of silence at both ends; a pure function.
 
         Raises:
             SynthesisError: eSpeak does not know the voice, or `text` has nothing to say.
@@ -92,7 +92,7 @@ class Synthesiser:
             raw, rate = self._synthesise(text, voice)
         if not raw.any():
             raise SynthesisError(f"voice {voice.name} says nothing for {text!r}; give it words")
-        samples = resample(raw.astype(np.float32) / 32_768, rate, SAMPLE_RATE)
+        samples = resample(raw.astype(np.float32) / np.float32(32_768), rate, SAMPLE_RATE)
         return _trim(samples)
 
     def _synthesise(self, text: str, voice: Voice) -> tuple[np.ndarray, int]:
