@@ -201,6 +201,7 @@ class _Story:
 
     def field(self, home: list[Any], new: list[Any], stack: ExitStack) -> Any:
         from voice_pipeline.edge.server import EdgeServer
+        from voice_pipeline.evaluation.noises import load_noises
         from voice_pipeline.fleet.devices import SimulatedFleet
         from voice_pipeline.fleet.scenario import populations
 
@@ -211,8 +212,9 @@ class _Story:
             seed=self.plan.seed,
             edge_url=edge.url,
             root=self.store.settings.root / "fleet",
-            populations=populations(home, new, seed=self.plan.seed),
+            populations=populations(home, new, seed=self.plan.seed, noises=load_noises(self.store)),
         )
+        stack.callback(fleet.close)
         self.clock.advance(timedelta(days=1))
         self._tick(fleet, ticks=2)
         return fleet
@@ -223,7 +225,7 @@ class _Story:
         if any(incident.kind == "input_drift" for incident in incidents(self.store)):
             raise StoryError("input drift was reported on traffic that is like the training data")
         self.progress.say("a new population arrives: accented digits, band-limited and noisy microphones")
-        fleet.admit_new_population(share=0.5)
+        fleet.admit_new_population(share=0.7)
         self.clock.advance(timedelta(days=1))
         self._tick(fleet, ticks=2)
         found = [incident for incident in incidents(self.store) if incident.kind == "input_drift"]
