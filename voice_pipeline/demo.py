@@ -5,6 +5,7 @@ open tasks, devices that run the released ONNX file on recorded speech). Everyth
 """
 
 import json
+import logging
 import shutil
 import time
 from contextlib import ExitStack
@@ -93,6 +94,7 @@ def run_demo(plan: StoryPlan, console: Console) -> dict[str, Any]:
     _claim_home(plan)
     settings = load_settings(plan.home).model_copy(update={"training_profile": "quick" if plan.quick else "story"})
     prepare_environment(settings)
+    _keep_libraries_quiet()
     clock = ManualClock(datetime(plan.today.year, plan.today.month, plan.today.day, 8, tzinfo=UTC) - timedelta(days=6))
     store = Store.open(settings, clock)
     progress = Progress(console, settings)
@@ -109,6 +111,13 @@ def run_demo(plan: StoryPlan, console: Console) -> dict[str, Any]:
     console.print(f"report: {settings.reports / 'demo.json'}")
     console.print("see all of it in the Dagster UI: [bold]make dev[/bold], then http://127.0.0.1:3000")
     return report
+
+
+def _keep_libraries_quiet() -> None:
+    """Libraries' warnings and log lines would tear the live display; alerts are in `reports/alerts.log`."""
+    logging.captureWarnings(True)
+    for name in ("py.warnings", "voice_pipeline.alerts", "dagster", "alembic", "mlflow"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _claim_home(plan: StoryPlan) -> None:
