@@ -124,9 +124,10 @@ def clip_3s_p95_ms(store: Store, _corpus: Path | None, runs: int = 200) -> tuple
     import numpy as np
 
     from voice_pipeline.device.recogniser import load_bundle
+    from voice_pipeline.packaging.signing import signing_public_key
 
     version = _live_model(store)
-    recogniser = load_bundle(store.settings.bundles / version)
+    recogniser = load_bundle(store.settings.bundles / version, signing_public_key(store.settings.keys))
     samples = np.random.default_rng(SEED).normal(0, 0.05, 3 * 16_000).astype(np.float32)
     times = []
     for _ in range(runs + 10):
