@@ -14,7 +14,9 @@ RUN apt-get update && apt-get install -y --no-install-recommends git libsndfile1
 COPY --from=build /opt/venv /opt/venv
 WORKDIR /opt/voice_pipeline
 COPY --from=build /opt/voice_pipeline ./
-COPY dagster.yaml workspace.yaml data.dvc ./
+COPY dagster.yaml workspace.yaml data.dvc .dvcignore ./
+COPY .dvc/config .dvc/config
+COPY seed_remote seed_remote
 COPY feature_repo feature_repo
 COPY policy policy
 COPY docker-entrypoint.sh /usr/local/bin/

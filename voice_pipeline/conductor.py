@@ -11,6 +11,7 @@ from dagster import (
     AddDynamicPartitionsRequest,
     DagsterInstance,
     DagsterRunStatus,
+    ResourceDefinition,
     RunRequest,
     RunsFilter,
     RunStatusSensorDefinition,
@@ -87,7 +88,7 @@ class Conductor:
             instance_ref=self.instance.get_ref(),
             instance=self.instance,
             repository_def=self.repository,
-            resources={"store": self.store},
+            resources={"store": ResourceDefinition.hardcoded_resource(self.store)},
             sensor_name=sensor.name,
             cursor=None,
             last_tick_completion_time=None,
@@ -96,9 +97,9 @@ class Conductor:
         )
         with partition_loading_context(effective_dt=self.store.now(), dynamic_partitions_store=self.instance):
             result = sensor.evaluate_tick(context)
-        for request in result.dynamic_partitions_requests or []:
-            if isinstance(request, AddDynamicPartitionsRequest):
-                self.instance.add_dynamic_partitions(request.partitions_def_name, request.partition_keys)
+        for wanted in result.dynamic_partitions_requests or []:
+            if isinstance(wanted, AddDynamicPartitionsRequest):
+                self.instance.add_dynamic_partitions(wanted.partitions_def_name, wanted.partition_keys)
         requests = [r for r in result.run_requests or [] if not self._ran_before(sensor.name, r)]
         for request in requests:
             self._execute(sensor, request)
@@ -111,7 +112,7 @@ class Conductor:
         return bool(self.instance.get_run_records(RunsFilter(tags=tags), limit=1))
 
     def _execute(self, sensor: SensorDefinition, request: RunRequest) -> None:
-        job_name = request.job_name or sensor.job_name
+        job_name = request.job_name or str(sensor.job_name)
         tags = {**request.tags, SENSOR_TAG: sensor.name, RUN_KEY_TAG: request.run_key or ""}
         started = time.monotonic()
         result = self.repository.get_job(job_name).execute_in_process(

@@ -22,7 +22,7 @@ class Route(StrEnum):
 
 
 class ReviewPass(StrEnum):
-    """Blind first pass, blind second pass, then a third person decides where they differ. Gold items score reviewers."""
+    """Blind first and second pass, then a third person decides where they differ. Gold items score reviewers."""
 
     FIRST = "first"
     SECOND = "second"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, MetaData, RowMapping, Table, create_engine, event, insert, inspect, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DatabaseError
 
 from voice_pipeline.store.errors import DamagedDatabaseError
@@ -74,6 +75,18 @@ class Database:
         with self.engine.connect() as connection, connection.begin():
             yield connection
 
+    def scrub(self) -> None:
+        """Drop overwritten values from SQLite's write-ahead log, so that what was deleted cannot be dug out of it.
+
+        PostgreSQL keeps its log for recovery; there, retention of the log bounds how long a deleted value survives.
+        """
+        if self.engine.dialect.name == "sqlite":
+            connection = self.engine.raw_connection()
+            try:
+                connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                connection.close()
+
     def rows(self, statement: Any) -> Sequence[RowMapping]:
         """All rows of a select, as mappings."""
         with self.read() as connection:
@@ -94,25 +107,19 @@ def insert_new(connection: Connection, table: Table, rows: Sequence[Mapping[str,
     """Insert rows whose primary or unique key is not there yet; returns how many were new. A repeat changes nothing."""
     if not rows:
         return 0
-    if connection.dialect.name == "postgresql":
-        from sqlalchemy.dialects.postgresql import insert as dialect_insert
-    else:
-        from sqlalchemy.dialects.sqlite import insert as dialect_insert
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     new = 0
     for row in rows:
-        new += connection.execute(dialect_insert(table).values(**row).on_conflict_do_nothing()).rowcount
+        new += connection.execute(dialect.insert(table).values(**row).on_conflict_do_nothing()).rowcount
     return new
 
 
 def upsert(connection: Connection, table: Table, row: Mapping[str, Any]) -> None:
     """Insert a row or replace the one with the same primary key."""
-    if connection.dialect.name == "postgresql":
-        from sqlalchemy.dialects.postgresql import insert as dialect_insert
-    else:
-        from sqlalchemy.dialects.sqlite import insert as dialect_insert
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     keys = [column.name for column in table.primary_key]
     rest = {name: value for name, value in row.items() if name not in keys}
-    statement = dialect_insert(table).values(**row)
+    statement = dialect.insert(table).values(**row)
     statement = (
         statement.on_conflict_do_update(index_elements=keys, set_=rest)
         if rest
@@ -128,6 +135,7 @@ def _sqlite_connect(connection: Any, _record: Any) -> None:
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute("PRAGMA secure_delete=ON")
     cursor.close()
 
 

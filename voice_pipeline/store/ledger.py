@@ -1,7 +1,7 @@
 """The append-only, hash-chained ledger: every verdict, transition and decision that led a model to a device.
 
-Each line carries the hash of the one before it, so a line that is edited, removed or moved breaks the chain from there on
-(the linear hash chain of Haber and Stornetta, 1991). An append names the head it decided upon; if another writer was
+Each line carries the hash of the one before it, so a line that is edited, removed or moved breaks the chain from there
+on (the linear hash chain of Haber and Stornetta, 1991). An append names the head it decided upon; if another writer was
 first it is refused, so two controllers can never both act on the same state.
 """
 
@@ -73,7 +73,7 @@ class Ledger:
         seq, prev_hash = (last.seq, last.hash) if last else (0, GENESIS)
         if expected is not None and expected != seq:
             raise LedgerConflictError(
-                f"ledger head is {seq}, the decision about {subject} was made at {expected}; read again and decide again"
+                f"ledger head is {seq}, {subject} was decided upon at {expected}; read again and decide again"
             )
         body = canonical_json(payload).decode()
         line = {

@@ -132,7 +132,8 @@ class Vault:
                 .where(subject_keys.c.subject_token == token, subject_keys.c.wrapped_key.is_not(None))
                 .values(wrapped_key=None, destroyed_at=self._clock.now().isoformat())
             )
-            return result.rowcount > 0
+        self._database.scrub()
+        return result.rowcount > 0
 
     def erased(self) -> set[str]:
         """Tokens of all erased subjects."""

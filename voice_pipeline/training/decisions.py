@@ -131,8 +131,8 @@ def observe(store: Store) -> Situation:
     """The situation as the store tells it now."""
     planned = store.database.rows(select(models).order_by(models.c.planned_at))
     recorded = store.database.rows(select(retrain_decisions))
-    automatic = [row["planned_at"] for row in planned if row["cause"]["trigger"] != RetrainTrigger.MANUAL.value]
-    answered = {incident for row in planned for incident in row["cause"]["incidents"]}
+    automatic = [row["planned_at"] for row in planned if row["cause"].get("trigger") != RetrainTrigger.MANUAL.value]
+    answered = {incident for row in planned for incident in row["cause"].get("incidents", ())}
     spent, expected = _minutes(store, [dict(row) for row in planned])
     return Situation(
         now=store.now(),

@@ -86,7 +86,6 @@ def test_erased_audio_can_be_decrypted_nowhere(two_people: Store) -> None:
     assert left == {rows[BOB]["clip_id"]}
 
 
-@pytest.mark.xfail(strict=True, reason="Vault.destroy leaves the wrapped key in vault.db-wal until the next checkpoint")
 def test_the_wrapped_key_is_in_no_file_of_the_vault_any_more(two_people: Store) -> None:
     files = [two_people.settings.root / f"vault.db{suffix}" for suffix in ("", "-wal")]
     connection = sqlite3.connect(files[0])
