@@ -34,7 +34,7 @@ lint: setup
 	@$(BIN)/lint-imports
 
 bench: setup
-	@$(BIN)/voice-pipeline bench $(NAME)
+	@$(BIN)/voice-pipeline bench $(NAME) $(if $(CORPUS),--corpus $(CORPUS))
 
 lock: # after a change of dependencies in pyproject.toml
 	@$(BIN)/uv pip compile --quiet pyproject.toml --extra dev --python-version 3.11 --universal -o requirements.lock
