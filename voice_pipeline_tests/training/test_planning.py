@@ -11,7 +11,7 @@ from sqlalchemy import select, update
 
 from voice_pipeline.schema.monitoring import Action, IncidentKind
 from voice_pipeline.schema.release import ReleaseState
-from voice_pipeline.schema.retrain_policy import RetrainDecision, RetrainTrigger
+from voice_pipeline.schema.retrain_policy import RetrainDecision, RetrainPolicy, RetrainTrigger
 from voice_pipeline.settings import Settings
 from voice_pipeline.store.clock import ManualClock
 from voice_pipeline.store.incidents import open_incident
@@ -19,9 +19,15 @@ from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import models, retrain_decisions
 from voice_pipeline.training import planning
 from voice_pipeline.training.plan_errors import UnknownPlanError, UnknownProfileError
-from voice_pipeline.training.planning import Plan, act, find_plan, plan, read_policy, request_retrain
+from voice_pipeline.training.planning import Plan, act, find_plan, plan, request_retrain
 from voice_pipeline.training.provenance import code_commit, lock_digest
 from voice_pipeline_tests.training.catalogue import add_dataset, move
+
+
+def policy_of(store: Store) -> RetrainPolicy:
+    """The project's policy, with the numbers that these tests count with."""
+    numbers = {"min_new_clips": 20, "min_incident_clips": 5, "cooldown_hours": 12.0}
+    return planning.read_policy(store).model_copy(update=numbers)
 
 
 def go_live(store: Store, model: Plan, seconds: float | None = None) -> None:
@@ -34,7 +40,7 @@ def go_live(store: Store, model: Plan, seconds: float | None = None) -> None:
 
 
 def test_the_first_dataset_is_planned_once_from_scratch(store: Store) -> None:
-    policy = read_policy(store)
+    policy = policy_of(store)
     version = add_dataset(store, 1, clips=30)
     (first,) = act(store, policy)
     assert first.spec.dataset_version == version
@@ -46,7 +52,7 @@ def test_the_first_dataset_is_planned_once_from_scratch(store: Store) -> None:
 
 
 def test_a_later_dataset_starts_warm_from_the_live_model(store: Store, clock: ManualClock) -> None:
-    policy = read_policy(store)
+    policy = policy_of(store)
     add_dataset(store, 1, clips=30)
     (first,) = act(store, policy)
     go_live(store, first)
@@ -61,16 +67,16 @@ def test_a_later_dataset_starts_warm_from_the_live_model(store: Store, clock: Ma
 def test_a_live_model_of_another_shape_is_no_parent(store: Store, clock: ManualClock) -> None:
     add_dataset(store, 1, clips=30)
     quick = Store.open(Settings(home=store.settings.root, training_profile="quick"), clock)
-    (first,) = act(quick, read_policy(quick))
+    (first,) = act(quick, policy_of(quick))
     go_live(store, first)
     request_retrain(store, "bigger", actor="ann")
-    (second,) = act(store, read_policy(store))
+    (second,) = act(store, policy_of(store))
     assert second.spec.parent_model_version is None
-    assert second.spec.hyperparameters == read_policy(store).profiles["full"].scratch
+    assert second.spec.hyperparameters == policy_of(store).profiles["full"].scratch
 
 
 def test_only_clips_that_are_new_count(store: Store, clock: ManualClock) -> None:
-    policy = read_policy(store)
+    policy = policy_of(store)
     add_dataset(store, 1, clips=30)
     (first,) = act(store, policy)
     go_live(store, first)
@@ -82,7 +88,7 @@ def test_only_clips_that_are_new_count(store: Store, clock: ManualClock) -> None
 
 
 def test_an_incident_is_named_by_the_plan_that_answers_it(store: Store) -> None:
-    policy = read_policy(store)
+    policy = policy_of(store)
     add_dataset(store, 1, clips=30)
     (first,) = act(store, policy)
     go_live(store, first)
@@ -105,7 +111,7 @@ def test_an_incident_is_named_by_the_plan_that_answers_it(store: Store) -> None:
 
 
 def test_each_request_gives_another_model_on_the_same_data(store: Store) -> None:
-    policy = read_policy(store)
+    policy = policy_of(store)
     add_dataset(store, 1, clips=30)
     act(store, policy)
     request_retrain(store, "refresh", actor="ann")
@@ -118,7 +124,7 @@ def test_each_request_gives_another_model_on_the_same_data(store: Store) -> None
 
 
 def test_a_crash_between_plan_and_decision_leaves_neither(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    policy = read_policy(store)
+    policy = policy_of(store)
     add_dataset(store, 1, clips=30)
 
     def crash(*_: object) -> None:
@@ -133,7 +139,7 @@ def test_a_crash_between_plan_and_decision_leaves_neither(store: Store, monkeypa
 
 
 def test_the_same_spec_on_another_day_is_the_same_model(store: Store, clock: ManualClock) -> None:
-    policy = read_policy(store)
+    policy = policy_of(store)
     add_dataset(store, 1, clips=30)
     (first,) = act(store, policy)
     clock.advance(timedelta(days=3))
@@ -142,7 +148,7 @@ def test_the_same_spec_on_another_day_is_the_same_model(store: Store, clock: Man
 
 
 def test_training_minutes_of_this_month_are_counted(store: Store, clock: ManualClock) -> None:
-    policy = read_policy(store).model_copy(update={"monthly_training_minutes": 15.0})
+    policy = policy_of(store).model_copy(update={"monthly_training_minutes": 15.0})
     add_dataset(store, 1, clips=30)
     (first,) = act(store, policy)
     go_live(store, first, seconds=600)
@@ -154,7 +160,7 @@ def test_training_minutes_of_this_month_are_counted(store: Store, clock: ManualC
 
 def test_a_changed_spec_is_refused(store: Store) -> None:
     add_dataset(store, 1, clips=30)
-    (first,) = act(store, read_policy(store))
+    (first,) = act(store, policy_of(store))
     tampered = {**first.spec.model_dump(mode="json"), "seed": 99}
     with store.database.write() as connection:
         connection.execute(update(models).values(spec=tampered))
@@ -168,11 +174,11 @@ def test_an_unknown_model_and_an_unknown_profile_are_named(store: Store, clock: 
     add_dataset(store, 1, clips=30)
     odd = Store.open(Settings(home=store.settings.root, training_profile="gigantic"), clock)
     with pytest.raises(UnknownProfileError, match="gigantic"):
-        act(odd, read_policy(odd))
+        act(odd, policy_of(odd))
 
 
 def test_a_refusal_is_written_once_not_at_every_look(store: Store, clock: ManualClock) -> None:
-    policy = read_policy(store)
+    policy = policy_of(store)
     add_dataset(store, 1, clips=3)
     act(store, policy)
     written = store.database.row(select(retrain_decisions))

@@ -19,7 +19,7 @@ EPOCHS = [{"epoch": n, "loss": 3.0 / n, "dev_wer": 1.0 / n, "seconds": 1.0, "aud
 
 @pytest.fixture
 def plans(store: Store) -> list[Plan]:
-    add_dataset(store, 1, clips=30)
+    add_dataset(store, 1, clips=300)
     request_retrain(store, "another seed", actor="ann")
     return act(store, read_policy(store))
 
