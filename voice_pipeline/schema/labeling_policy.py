@@ -23,7 +23,7 @@ class RoutingRules(Record):
 
     accept_above_confidence: Share = 0.97
     reject_below_loudness_dbfs: float = -65.0
-    reject_below_duration_s: Annotated[float, Field(ge=0)] = 0.15
+    reject_below_duration_s: Annotated[float, Field(ge=0)] = 0.1
     reject_above_clipping: Share = 0.3
     augment_below_snr_db: float = -3.0
     novel_below_clips: Count = 40

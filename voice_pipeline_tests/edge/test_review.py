@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import socket
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import uvicorn
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import select, update
 
-from voice_pipeline.edge.review import router
+from voice_pipeline.edge.app import create_app
+from voice_pipeline.edge.server import EdgeServer
 from voice_pipeline.labeling.tasks import open_tasks
 from voice_pipeline.labeling.triage import triage_day
 from voice_pipeline.schema.labeling_policy import LabelingPolicy
@@ -42,15 +38,9 @@ def clip_ids(store: Store) -> list[str]:
     return ids
 
 
-def app(store: Store) -> FastAPI:
-    application = FastAPI()
-    application.include_router(router(store))
-    return application
-
-
 @pytest.fixture
 def client(store: Store) -> TestClient:
-    return TestClient(app(store))
+    return TestClient(create_app(store))
 
 
 def offered(client: TestClient, reviewer: str = "ada") -> dict[str, object]:
@@ -125,18 +115,8 @@ def test_the_page_admits_no_foreign_content_and_no_other_files(client: TestClien
 
 @pytest.fixture
 def live_url(store: Store, clip_ids: list[str]) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(app(store), host="127.0.0.1", port=port, log_level="warning"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    deadline = time.monotonic() + 20
-    while not server.started and time.monotonic() < deadline:
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join(10)
+    with EdgeServer(store) as server:
+        yield server.url
 
 
 @pytest.mark.browser

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 from sqlalchemy import select, update
@@ -127,3 +128,18 @@ def test_a_clip_whose_tasks_were_withdrawn_gets_no_label(store: Store) -> None:
         connection.execute(update(consents).values(revoked_at="2026-11-02"))
     assert resolve(store, policy).labelled == 0
     assert store.database.rows(select(label_tasks).where(label_tasks.c.state == "open")) == []
+
+
+def test_two_closers_at_once_make_one_batch(store: Store) -> None:
+    truth = add_clips(store, 60, DAY)
+    policy = asked(store, DAY)
+    SimulatedReviewers(truth).answer_open_tasks(store)
+
+    def resolve_and_close(_: int) -> str | None:
+        resolve(store, policy)
+        return close_batch(store, policy)
+
+    with ThreadPoolExecutor(4) as pool:
+        closed = list(pool.map(resolve_and_close, range(4)))
+    assert sorted(name for name in closed if name) == ["batch-20261102-001"]
+    assert [batch["clips"] for batch in batch_rows(store)] == [60]

@@ -66,7 +66,7 @@ def test_the_device_profiles_correction_rate_comes_from_the_feature_store(store:
     clip_id = next(iter(add_captures(store, 1, DAY, snr_db=7.0)))
     for number, corrected in enumerate((4, 6, 5)):
         report(store, number, corrected)
-    clock.advance(timedelta(hours=2))
+    clock.advance(timedelta(days=1))  # profile statistics are known when their day is over
     publish(store)
     signals = read_signals(store, DAY)[clip_id]
     assert signals.snr_db == 7.0
