@@ -116,7 +116,7 @@ def run_demo(plan: StoryPlan, console: Console) -> dict[str, Any]:
 def _keep_libraries_quiet() -> None:
     """Libraries' warnings and log lines would tear the live display; alerts are in `reports/alerts.log`."""
     logging.captureWarnings(True)
-    for name in ("py.warnings", "voice_pipeline.alerts", "dagster", "alembic", "mlflow"):
+    for name in ("py.warnings", "voice_pipeline.alerts", "dagster", "alembic", "mlflow", "great_expectations", "feast"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 

@@ -25,7 +25,7 @@ INCIDENT_PREFIX = "incident:"
 @dataclass(frozen=True)
 class DatasetFact:
     """The newest dataset version: clips of train and dev speakers that the last planned dataset had not, and the
-    incidents that its new batches answer.
+    incidents that its new batches answer and no model was planned for yet.
     """
 
     dataset_version: str
@@ -136,7 +136,7 @@ def observe(store: Store) -> Situation:
     spent, expected = _minutes(store, [dict(row) for row in planned])
     return Situation(
         now=store.now(),
-        dataset=_newest_dataset(store),
+        dataset=_newest_dataset(store, answered),
         waiting_incidents=tuple(
             incident.incident_id
             for incident in open_incidents(store)
@@ -155,7 +155,7 @@ def requests(store: Store) -> tuple[RetrainCause, ...]:
     return tuple(RetrainCause.model_validate(line.payload) for line in store.ledger.lines(kind=REQUEST))
 
 
-def _newest_dataset(store: Store) -> DatasetFact | None:
+def _newest_dataset(store: Store, answered: set[str]) -> DatasetFact | None:
     newest = store.database.row(select(dataset_versions).order_by(dataset_versions.c.sequence.desc()))
     if newest is None:
         return None
@@ -169,7 +169,7 @@ def _newest_dataset(store: Store) -> DatasetFact | None:
         dataset_version=newest["dataset_version"],
         planned_for=planned is not None and planned["sequence"] >= newest["sequence"],
         new_clips=len(_learnable(store, newest) - (_learnable(store, planned) if planned else set())),
-        incidents=_incidents_of(store, set(newest["batches"]) - known),
+        incidents=tuple(i for i in _incidents_of(store, set(newest["batches"]) - known) if i not in answered),
     )
 
 

@@ -110,6 +110,21 @@ def test_an_incident_is_named_by_the_plan_that_answers_it(store: Store) -> None:
     assert act(store, policy) == []
 
 
+def test_an_incident_that_a_model_answered_hurries_no_later_dataset(store: Store) -> None:
+    policy = policy_of(store)
+    add_dataset(store, 1, clips=30)
+    (first,) = act(store, policy)
+    go_live(store, first)
+    incident = open_incident(
+        store, IncidentKind.INPUT_DRIFT, {"day": "2026-11-02"}, None, Action.RETRAIN, "new voices", {}
+    )
+    add_dataset(store, 2, clips=8, cause=f"incident:{incident.incident_id}")
+    (second,) = act(store, policy)
+    go_live(store, second)
+    add_dataset(store, 3, clips=8, cause=f"incident:{incident.incident_id}")
+    assert act(store, policy) == []
+
+
 def test_each_request_gives_another_model_on_the_same_data(store: Store) -> None:
     policy = policy_of(store)
     add_dataset(store, 1, clips=30)
