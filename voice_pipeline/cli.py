@@ -61,7 +61,7 @@ def demo(
 
     day = (today or datetime.now(UTC)).date()
     plan = StoryPlan(home=load_settings(home).root, today=day, quick=quick, corpus=corpus, seed=seed)
-    run_demo(plan, Console(highlight=False, soft_wrap=True))
+    run_demo(plan, Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160))
 
 
 @app.command()

@@ -70,7 +70,9 @@ def stage_seconds(conductor: Conductor) -> dict[str, float]:
 
 
 def model_figures(store: Store, model_version: str) -> dict[str, Any]:
-    """One model: data, WER overall and by slice (float and int8), size, latency, verdicts."""
+    """One model: data, WER overall and by slice (float and int8, on its own suite; `evaluations` holds all), size, latency,
+    verdicts. `wer` and `cer` are fractions with their intervals.
+    """
     found = lineage(store, model_version)
     bundle = store.database.row(select(t.bundles).where(t.bundles.c.model_version == model_version))
     figures: dict[str, Any] = {
@@ -89,17 +91,22 @@ def model_figures(store: Store, model_version: str) -> dict[str, Any]:
         .where(t.evaluations.c.model_version == model_version)
         .order_by(t.evaluations.c.created_at)
     )
-    for row in rows:
-        report = row["report"]
-        figures[row["variant"]] = {
-            "suite": report["suite_id"],
-            "wer": report["overall"]["wer"],
-            "cer": report["overall"]["cer"],
-            "slices": {s["slice"]: s["wer"] for s in report["slices"]},
-            "latency_p50_ms": report["latency"]["p50_ms"],
-            "latency_p95_ms": report["latency"]["p95_ms"],
-        }
+    figures["evaluations"] = [_evaluation(row["variant"], row["report"]) for row in rows]
+    for evaluation in figures["evaluations"]:  # the first of a variant is on the suite that the model was made against
+        figures.setdefault(evaluation["variant"], evaluation)
     return figures
+
+
+def _evaluation(variant: str, report: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "variant": variant,
+        "suite": report["suite_id"],
+        "wer": report["overall"]["wer"],
+        "cer": report["overall"]["cer"],
+        "slices": {s["slice"]: s["wer"] for s in report["slices"]},
+        "latency_p50_ms": report["latency"]["p50_ms"],
+        "latency_p95_ms": report["latency"]["p95_ms"],
+    }
 
 
 def drift_figures(store: Store, conductor: Conductor) -> list[dict[str, Any]]:
@@ -125,8 +132,19 @@ def drift_figures(store: Store, conductor: Conductor) -> list[dict[str, Any]]:
 def summary(report: dict[str, Any]) -> Table:
     """The closing table: one row a model."""
     table = Table(title=f"The story in {report['total_seconds']:.0f} s", title_justify="left")
-    for column in ("model", "dataset", "state", "WER float", "WER int8", "noisy int8", "p95 ms", "kB", "gates"):
-        table.add_column(column)
+    for column in (
+        "model",
+        "dataset",
+        "state",
+        "suite",
+        "WER % float",
+        "WER % int8",
+        "noisy int8",
+        "p95 ms",
+        "kB",
+        "gates",
+    ):
+        table.add_column(column, overflow="fold")
     for model in report["models"]:
         flt, int8 = model.get("float"), model.get("int8")
         noisy = int8["slices"].get("condition:noise_10db") if int8 else None
@@ -135,6 +153,7 @@ def summary(report: dict[str, Any]) -> Table:
             model["model_version"],
             model["dataset_version"],
             model["state"],
+            int8["suite"] if int8 else "–",
             _percent(flt["wer"] if flt else None),
             _percent(int8["wer"] if int8 else None),
             _percent(noisy),
@@ -148,4 +167,4 @@ def summary(report: dict[str, Any]) -> Table:
 def _percent(interval: dict[str, float] | None) -> str:
     if interval is None:
         return "–"
-    return f"{100 * interval['value']:.1f} % [{100 * interval['low']:.1f}, {100 * interval['high']:.1f}]"
+    return f"{100 * interval['value']:.1f} [{100 * interval['low']:.0f}–{100 * interval['high']:.0f}]"
