@@ -70,8 +70,8 @@ def stage_seconds(conductor: Conductor) -> dict[str, float]:
 
 
 def model_figures(store: Store, model_version: str) -> dict[str, Any]:
-    """One model: data, WER overall and by slice (float and int8, on its own suite; `evaluations` holds all), size, latency,
-    verdicts. `wer` and `cer` are fractions with their intervals.
+    """One model: data, WER overall and by slice (float and int8, on its own suite; `evaluations` holds all), size,
+    latency, verdicts. `wer` and `cer` are fractions with their intervals.
     """
     found = lineage(store, model_version)
     bundle = store.database.row(select(t.bundles).where(t.bundles.c.model_version == model_version))
