@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -36,3 +38,13 @@ def corpus() -> Path:
     if not (CORPUS / "manifest.jsonl").exists():
         pytest.skip("needs the recordings in ../shared/corpora, which are not part of the project")
     return CORPUS
+
+
+@pytest.fixture(scope="session")
+def story_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home in which the quick story was told on synthesised voices, through the command line; told once a session."""
+    folder = tmp_path_factory.mktemp("story") / "home"
+    command = [sys.executable, "-m", "voice_pipeline.cli", "demo", "--quick", "--home", str(folder), "--seed", "1"]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert told.returncode == 0, (told.stdout + told.stderr)[-4000:]
+    return folder
