@@ -137,10 +137,8 @@ def test_an_erased_person_is_named_in_lineage_and_unreadable_in_every_dataset_ve
     v1, v2 = (model["model_version"] for model in report["models"][:2])
     dataset = report["models"][0]["dataset_version"]
     with sqlite3.connect(copy / "catalogue.db") as catalogue:
-        token, clips = catalogue.execute(
-            "SELECT subject_token, count(*) FROM dataset_clips WHERE dataset_version = ? AND split = 'train' GROUP BY 1",
-            (dataset,),
-        ).fetchone()
+        train = "SELECT subject_token, count(*) FROM dataset_clips WHERE dataset_version=? AND split='train' GROUP BY 1"
+        token, clips = catalogue.execute(train, (dataset,)).fetchone()
     erased = command("capture", "erase", token, "test", "--home", str(copy))
     assert {v1, v2} <= set(json.loads(erased.stdout)["model_versions"])
     found = json.loads(command("lineage", v1, "--json", "--home", str(copy)).stdout)
