@@ -4,7 +4,7 @@ from dagster import AssetExecutionContext, BackfillPolicy, MaterializeResult, Re
 
 from voice_pipeline.capture.catalogue import catalogue_summary, quarantined_on
 from voice_pipeline.capture.erasure import finish_erasures
-from voice_pipeline.capture.intake import ingest_day
+from voice_pipeline.capture.ingest import ingest_day
 from voice_pipeline.partitions import capture_date
 from voice_pipeline.store.store import Store
 

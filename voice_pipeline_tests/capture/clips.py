@@ -1,4 +1,4 @@
-"""Captures for tests: a receipt, an event and a short recording."""
+"""Captures for tests: a receipt, an event and a short recording, and what became of them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import random
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+from sqlalchemy import Table, func, select
 
 from voice_pipeline.schema.clip import CaptureEvent, DeviceClass, DeviceContext, FailureMode, Microphone
 from voice_pipeline.schema.consent import ConsentReceipt, Scope
 from voice_pipeline.schema.ids import uuid7
 from voice_pipeline.speech.audio import encode_wav
+from voice_pipeline.store.store import Store
+from voice_pipeline.store.tables import quarantine
 
 NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
 DAY = "2026-11-01"
@@ -52,3 +55,13 @@ def tone(number: int = 0, seconds: float = 0.4) -> bytes:
     """A WAV file that differs for each number."""
     t = np.arange(int(seconds * 16_000)) / 16_000
     return encode_wav((0.3 * np.sin(2 * np.pi * (220 + 7 * number) * t)).astype(np.float32))
+
+
+def count(store: Store, table: Table) -> int:
+    """Rows of a catalogue table."""
+    return int(store.database.scalar(select(func.count()).select_from(table)))
+
+
+def reason_of(store: Store, event_id: str) -> str | None:
+    """Why an event lies in quarantine; None if it does not."""
+    return store.database.scalar(select(quarantine.c.reason).where(quarantine.c.event_id == event_id))

@@ -9,7 +9,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from voice_pipeline.capture import intake
+from voice_pipeline.capture import ingest, intake
 from voice_pipeline.settings import load_settings
 from voice_pipeline.store.clock import ManualClock
 from voice_pipeline.store.store import Store
@@ -20,11 +20,11 @@ CHUNK = 10
 
 def main(home: str, verb: str, *arguments: str) -> None:
     store = Store.open(load_settings(Path(home)), ManualClock(datetime(2026, 11, 2, 9, tzinfo=UTC)))
-    intake.CHUNK = CHUNK
+    intake.CHUNK = ingest.CHUNK = CHUNK
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     if verb == "ingest":
-        intake.ingest_day(store, arguments[0])
+        ingest.ingest_day(store, arguments[0])
         return
     first, last = map(int, arguments)
     for start in range(first, last, CHUNK):

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from sqlalchemy import func, select
 
-from voice_pipeline.capture.intake import accept_many, ingest_day
+from voice_pipeline.capture.ingest import ingest_day
+from voice_pipeline.capture.intake import accept_many
 from voice_pipeline.speech.audio import decode
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import clips, inbox

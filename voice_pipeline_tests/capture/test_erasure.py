@@ -9,7 +9,8 @@ from sqlalchemy import func, insert, select
 
 from voice_pipeline.capture.erasure import erase_subject, finish_erasures, revoke_consent, unfinished_erasures
 from voice_pipeline.capture.errors import UnknownConsentError
-from voice_pipeline.capture.intake import accept, accept_many, ingest_day
+from voice_pipeline.capture.ingest import ingest_day
+from voice_pipeline.capture.intake import accept, accept_many
 from voice_pipeline.schema.clip import QuarantineReason
 from voice_pipeline.store import tables
 from voice_pipeline.store.errors import ErasedSubjectError

@@ -11,7 +11,8 @@ from voice_pipeline.capture import days
 from voice_pipeline.capture.assets import captured_clips, clip_catalog, quarantined_clips
 from voice_pipeline.capture.checks import clips_are_consented, quarantine_is_small
 from voice_pipeline.capture.erasure import erase_subject
-from voice_pipeline.capture.intake import accept, accept_many, ingest_day
+from voice_pipeline.capture.ingest import ingest_day
+from voice_pipeline.capture.intake import accept, accept_many
 from voice_pipeline.capture.sensors import erasure_sensor, new_captures_sensor
 from voice_pipeline.partitions import capture_date
 from voice_pipeline.store.store import Store

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select
 
-from voice_pipeline.capture.intake import ingest_day
+from voice_pipeline.capture.ingest import ingest_day
 from voice_pipeline.edge.app import create_app
 from voice_pipeline.edge.limits import MAX_BODY_BYTES
 from voice_pipeline.schema.clip import MAX_CLIP_BYTES, CaptureEvent

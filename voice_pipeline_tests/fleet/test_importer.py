@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from sqlalchemy import func, select
 
-from voice_pipeline.capture.intake import ingest_day
+from voice_pipeline.capture.ingest import ingest_day
 from voice_pipeline.fleet import importer
 from voice_pipeline.fleet.corpus import CorpusClip, load_corpus
 from voice_pipeline.fleet.errors import CorpusError
