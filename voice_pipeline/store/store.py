@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from voice_pipeline.settings import Settings
-from voice_pipeline.store import tables
 from voice_pipeline.store.blobs import BlobStore
 from voice_pipeline.store.clock import Clock, SystemClock
 from voice_pipeline.store.database import Database
 from voice_pipeline.store.ledger import Ledger
+from voice_pipeline.store.tables import catalogue
 from voice_pipeline.store.vault import Vault
+from voice_pipeline.store.vault_tables import vault
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class Store:
         """
         clock = clock or SystemClock()
         settings.root.mkdir(parents=True, exist_ok=True)
-        database = Database(settings.catalogue_url, tables.catalogue)
-        vault_database = Database(settings.vault_database_url, tables.vault)
+        database = Database(settings.catalogue_url, catalogue)
+        vault_database = Database(settings.vault_database_url, vault)
         return cls(
             settings=settings,
             database=database,

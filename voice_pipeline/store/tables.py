@@ -1,7 +1,7 @@
-"""Every table of the catalogue and of the vault, in the order in which a clip meets them.
+"""Every table of the catalogue, in the order in which a clip meets them; the vault has `vault_tables`.
 
 Times are ISO-8601 UTC strings (sortable, the same in SQLite and PostgreSQL). JSON columns hold what is only ever read
-whole. `SCHEMA_VERSION` is stamped into each database; another version is refused, never guessed at.
+whole. `SCHEMA_VERSION` is stamped into both databases; another version is refused, never guessed at.
 """
 
 from __future__ import annotations
@@ -12,20 +12,8 @@ from sqlalchemy import UniqueConstraint as Unique
 SCHEMA_VERSION = 1
 
 catalogue = MetaData()
-vault = MetaData()
 
 meta = Table("meta", catalogue, Column("key", String, primary_key=True), Column("value", String, nullable=False))
-vault_meta = Table("meta", vault, Column("key", String, primary_key=True), Column("value", String, nullable=False))
-
-# --- vault: identity and keys, in a database of its own ---------------------------------------------------------------
-subject_keys = Table(
-    "subject_keys",
-    vault,
-    Column("subject_token", String, primary_key=True),
-    Column("wrapped_key", LargeBinary),  # NULL once destroyed: the row stays as a tombstone
-    Column("created_at", String, nullable=False),
-    Column("destroyed_at", String),
-)
 
 # --- capture ----------------------------------------------------------------------------------------------------------
 consents = Table(

@@ -23,7 +23,7 @@ from sqlalchemy import select, update
 from voice_pipeline.store.clock import Clock
 from voice_pipeline.store.database import Database, insert_new
 from voice_pipeline.store.errors import BlobDigestError, ErasedSubjectError, UnknownSubjectError
-from voice_pipeline.store.tables import subject_keys
+from voice_pipeline.store.vault_tables import subject_keys
 
 NONCE_BYTES = 12
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from voice_pipeline.store import tables
+from voice_pipeline.store import vault_tables
 from voice_pipeline.store.clock import ManualClock
 from voice_pipeline.store.database import Database
 from voice_pipeline.store.errors import BlobDigestError, ErasedSubjectError, UnknownSubjectError
@@ -87,7 +87,7 @@ def test_the_master_key_is_for_its_owner_only(store: Store) -> None:
 
 
 def test_many_openers_at_once_agree_on_one_master_key(tmp_path: Path, clock: ManualClock) -> None:
-    database = Database(f"sqlite:///{tmp_path / 'vault.db'}", tables.vault)
+    database = Database(f"sqlite:///{tmp_path / 'vault.db'}", vault_tables.vault)
     vaults: list[Vault] = []
     threads = [
         threading.Thread(target=lambda: vaults.append(Vault(database, tmp_path / "keys", clock))) for _ in range(8)
@@ -129,8 +129,8 @@ def test_unsealing_passes_over_the_erased_and_gives_the_others(store: Store) -> 
 def test_the_tombstone_of_an_erasure_stays(store: Store) -> None:
     store.vault.encrypt("s", b"audio", "clip")
     store.vault.destroy("s")
-    database = Database(store.settings.vault_database_url, tables.vault)
-    row = database.row(select(tables.subject_keys))
+    database = Database(store.settings.vault_database_url, vault_tables.vault)
+    row = database.row(select(vault_tables.subject_keys))
     assert row is not None
     assert row["wrapped_key"] is None
     assert row["destroyed_at"] == store.now().isoformat()
