@@ -93,7 +93,7 @@ def _minimum(policy: LabelingPolicy, cause: str) -> int:
 def _unbatched(connection: Connection) -> dict[str, str]:
     """clip_id → text of labels in no batch that may serve training or evaluation now."""
     statement = select(labels.c.clip_id, labels.c.text).where(labels.c.batch_id.is_(None))
-    texts = dict(connection.execute(statement).tuples().all())
+    texts = dict(connection.execute(statement).all())
     return {clip_id: texts[clip_id] for clip_id in useful_clips(connection, list(texts))}
 
 

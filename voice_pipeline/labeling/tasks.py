@@ -78,7 +78,7 @@ def open_tasks(store: Store, policy: LabelingPolicy) -> TaskSummary:
         withdrawn = withdraw_forbidden(connection)
         escalated = _escalate_overdue(store, connection)
         by_state = select(label_tasks.c.state, func.count()).group_by(label_tasks.c.state)
-        states: dict[str, int] = dict(connection.execute(by_state).tuples().all())
+        states: dict[str, int] = dict(connection.execute(by_state).all())
     return TaskSummary(opened, added, withdrawn, escalated, states)
 
 

@@ -129,7 +129,7 @@ def _coverage(connection: Connection) -> Coverage:
     technical = (labelled.c.device_class, labelled.c.microphone, labelled.c.locale)
     by_cohort = select(*technical, func.count()).group_by(*technical)
     return Coverage(
-        accents=dict(connection.execute(by_accent).tuples().all()),
+        accents=dict(connection.execute(by_accent).all()),
         cohorts={"|".join(row[:3]): row[3] for row in connection.execute(by_cohort)},
         vocabulary=frozenset(w for text in connection.execute(select(labels.c.text)).scalars() for w in text.split()),
     )

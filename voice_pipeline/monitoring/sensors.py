@@ -6,11 +6,12 @@ from dagster import (
     AssetCheckEvaluation,
     AssetSelection,
     DagsterEventType,
+    DagsterRunStatus,
     DefaultSensorStatus,
-    EventRecordsFilter,
     ResourceParam,
     RunFailureSensorContext,
     RunRequest,
+    RunsFilter,
     SensorEvaluationContext,
     SkipReason,
     define_asset_job,
@@ -30,7 +31,10 @@ from voice_pipeline.partitions import capture_date
 from voice_pipeline.schema.monitoring_policy import load_monitoring_policy
 from voice_pipeline.store.store import Store
 
-RECENT_CHECKS = 200
+RECENT_RUNS = 50
+"""Runs whose checks are read at each tick: many more than can end between two ticks."""
+BEGUN = [DagsterRunStatus.STARTED, DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
+"""Runs that may have checked something; those that wait must not crowd them out."""
 
 monitoring_job = define_asset_job(
     "monitoring_job",
@@ -79,17 +83,15 @@ def failed_run_sensor(context: RunFailureSensorContext, store: ResourceParam[Sto
 
 
 def _failed_checks(context: SensorEvaluationContext) -> list[FailedCheck]:
-    """Failed ones among the last evaluations of the instance."""
-    records = context.instance.get_event_records(
-        EventRecordsFilter(DagsterEventType.ASSET_CHECK_EVALUATION), limit=RECENT_CHECKS
-    )
+    """Failed evaluations of the runs that began or ended last."""
+    runs = context.instance.get_run_records(RunsFilter(statuses=BEGUN), limit=RECENT_RUNS, order_by="update_timestamp")
     found = []
-    for record in records:
-        event = record.event_log_entry.dagster_event
-        data = event.event_specific_data if event else None
-        if isinstance(data, AssetCheckEvaluation) and not data.passed:
-            name, asset_key = data.check_name, data.asset_key.to_user_string()
-            found.append(FailedCheck(record.run_id, asset_key, name, data.description or ""))
+    for run_id in [record.dagster_run.run_id for record in runs]:
+        for entry in context.instance.all_logs(run_id, of_type=DagsterEventType.ASSET_CHECK_EVALUATION):
+            data = entry.dagster_event.event_specific_data if entry.dagster_event else None
+            if isinstance(data, AssetCheckEvaluation) and not data.passed:
+                name, asset_key = data.check_name, data.asset_key.to_user_string()
+                found.append(FailedCheck(run_id, asset_key, name, data.description or ""))
     return found
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 import pytest
+import time_machine
 from dagster import (
     AssetCheckResult,
     AssetCheckSeverity,
     DagsterInstance,
+    DagsterRun,
+    DagsterRunStatus,
     Definitions,
     RunRequest,
     asset,
@@ -28,6 +31,7 @@ from voice_pipeline.monitoring import assets, checks
 from voice_pipeline.monitoring.drift import DriftReport, DriftStatus
 from voice_pipeline.monitoring.reports import DRIFT, JUDGED, newest_report
 from voice_pipeline.monitoring.sensors import (
+    RECENT_RUNS,
     alert_sensor,
     failed_run_sensor,
     jobs,
@@ -121,6 +125,23 @@ def test_checks_that_pass_are_not_told(store: Store, instance: DagsterInstance) 
     materialize([thing, fine], instance=instance)
     tick(alert_sensor, store, instance)
     assert not store.database.rows(alerts.select())
+
+
+def test_a_failed_check_is_told_however_many_runs_wait(store: Store, instance: DagsterInstance) -> None:
+    @asset
+    def thing() -> None: ...
+
+    @asset_check(asset=thing)
+    def broken() -> AssetCheckResult:
+        return AssetCheckResult(passed=False, severity=AssetCheckSeverity.WARN)
+
+    with time_machine.travel(datetime(2026, 11, 1, tzinfo=UTC)):
+        materialize([thing, broken], instance=instance)
+    for _ in range(RECENT_RUNS):
+        instance.add_run(DagsterRun(job_name=monitoring_job.name, status=DagsterRunStatus.NOT_STARTED))
+    tick(alert_sensor, store, instance)
+    (alert,) = store.database.rows(alerts.select())
+    assert alert["title"] == "check broken of thing failed"
 
 
 def test_a_failed_run_opens_an_incident_and_alerts(store: Store, instance: DagsterInstance) -> None:
