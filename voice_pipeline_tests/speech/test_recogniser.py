@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from voice_pipeline.speech.confidence import INPUT_NAMES, ConfidenceModel, inputs
 from voice_pipeline.speech.encoder import AcousticModel, EncoderConfig
@@ -23,6 +26,12 @@ def drawn(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(n, len(INPUT_NAMES)))
     return x, rng.random(n) < 1 / (1 + np.exp(-2 * x[:, 1]))
+
+
+def saved(thing: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(thing, buffer)
+    return buffer.getvalue()
 
 
 @pytest.fixture
@@ -99,6 +108,17 @@ def test_a_damaged_checkpoint_is_refused_by_name(checkpoint: Path, name: str, da
         path.write_bytes(content[: len(content) // 2])
     if damage == "other":
         path.write_bytes(b'{"something": "else"}')
+    with pytest.raises(ModelFileError, match="checkpoint"):
+        TorchRecogniser.load(checkpoint)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=st.binary(max_size=300))
+@example(content=b".")  # IndexError in PyTorch's unpickler
+@example(content=b"G.")  # struct.error
+@example(content=saved({5: 1}))  # AttributeError: no name of a weight
+def test_any_bytes_in_place_of_the_weights_are_refused_by_name(checkpoint: Path, content: bytes) -> None:
+    (checkpoint / WEIGHTS).write_bytes(content)
     with pytest.raises(ModelFileError, match="checkpoint"):
         TorchRecogniser.load(checkpoint)
 
