@@ -30,7 +30,7 @@ def test_a_better_model_passes_every_gate_and_is_gated(small: World) -> None:
         ("noisy_wer_improvement", {"wer": 0.2}),
         ("int8_delta", {"wer": 0.1, "float_wer": 0.05}),
         ("latency", {"wer": 0.1, "p95_ms": 81.0}),
-        ("size", {"wer": 0.1, "network_bytes": 1_500_001}),
+        ("size", {"wer": 0.1, "network_bytes": 2_000_001}),
     ],
 )
 def test_a_model_that_misses_one_gate_is_rejected_for_it(small: World, gate: str, kind: dict) -> None:
