@@ -6,7 +6,7 @@ RUN python -m venv /opt/venv && /opt/venv/bin/pip install --no-cache-dir uv
 COPY requirements.lock pyproject.toml README.md ./
 RUN /opt/venv/bin/uv pip install --python /opt/venv/bin/python --no-cache -r requirements.lock
 COPY voice_pipeline voice_pipeline
-RUN /opt/venv/bin/uv pip install --python /opt/venv/bin/python --no-cache --no-deps -e .
+RUN /opt/venv/bin/uv pip install --python /opt/venv/bin/python --no-cache --no-deps --no-build-isolation -e .
 
 FROM python:3.11-slim
 RUN apt-get update && apt-get install -y --no-install-recommends git libsndfile1 && rm -rf /var/lib/apt/lists/* \

@@ -11,15 +11,16 @@ setup: $(VENV)/.ready
 
 $(VENV)/.ready: requirements.lock pyproject.toml
 	@echo "setting up $(VENV) from requirements.lock (about 300 packages, once)"
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' \
+	  || { echo "Python 3.11 or 3.12 is needed: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -c 'import sys; assert (3, 11) <= sys.version_info[:2] < (3, 13), "Python 3.11 or 3.12 is needed"'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
 demo: setup
-	@$(BIN)/voice-pipeline demo $(if $(QUICK),--quick) $(if $(CORPUS),--corpus $(CORPUS)) $(if $(SEED),--seed $(SEED))
+	@$(BIN)/voice-pipeline demo $(if $(QUICK),--quick) $(if $(CORPUS),--corpus "$(CORPUS)") $(if $(SEED),--seed $(SEED))
 
 test: setup
 	@$(BIN)/python -m pytest $(ARGS)
@@ -34,7 +35,7 @@ lint: setup
 	@$(BIN)/lint-imports
 
 bench: setup
-	@$(BIN)/voice-pipeline bench $(NAME) $(if $(CORPUS),--corpus $(CORPUS))
+	@$(BIN)/voice-pipeline bench $(NAME) $(if $(CORPUS),--corpus "$(CORPUS)")
 
 lock: # after a change of dependencies in pyproject.toml
 	@$(BIN)/uv pip compile --quiet pyproject.toml --extra dev --python-version 3.11 --universal -o requirements.lock

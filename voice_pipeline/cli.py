@@ -6,6 +6,7 @@ Bad input gives one clear line on standard error and exit code 1; a traceback me
 import os
 import sys
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,25 @@ def _group(name: str, text: str) -> typer.Typer:
 
 Home = Annotated[Path | None, typer.Option(help="Home folder; default VOICE_PIPELINE_HOME or .voice_pipeline")]
 DAY = ["%Y-%m-%d"]
+
+
+class PolicyName(StrEnum):
+    """Policies that can be explained."""
+
+    RELEASE = "release"
+
+
+class InputError(Exception):
+    """What was asked for on the command line cannot be done; the message says why."""
+
+
+def _words(value: str) -> str:
+    if not value.strip():
+        raise typer.BadParameter("must not be empty")
+    return value
+
+
+Words = Annotated[str, typer.Argument(callback=_words)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
 
 
@@ -113,6 +133,10 @@ def evaluate(
         write_atomically(json_out, report.model_dump_json(indent=2).encode())
     typer.echo(f"{report.model_version} ({report.variant}) on {report.suite_id}")
     typer.echo(slice_table(report))
+    cer, latency = report.overall.cer, report.latency
+    typer.echo(f"CER {cer.value:.2%} [{cer.low:.2%}, {cer.high:.2%}] overall, intervals over speakers")
+    times = f"p50 {latency.p50_ms:.1f} ms, p95 {latency.p95_ms:.1f} ms over {latency.clips} clips"
+    typer.echo(f"latency {times}, one thread, measured on {latency.measured_on}")
 
 
 @app.command()
@@ -124,8 +148,8 @@ def bench(
     """Measure figures with goals; one JSON line each, also appended to reports/bench.jsonl of the home."""
     from voice_pipeline.benchmarks import run_benchmarks
 
-    for figure in run_benchmarks(_store(home), names or [], corpus):
-        typer.echo(figure.model_dump_json())
+    for told in run_benchmarks(_store(home), names or [], corpus):
+        typer.echo(told if isinstance(told, str) else told.model_dump_json())
 
 
 capture = _group("capture", "Receive, quarantine, erase")
@@ -147,17 +171,20 @@ def capture_import(
     home: Home = None,
 ) -> None:
     """Import recordings you hold consent for (DIR/manifest.jsonl); the running sensors take it from there."""
+    from voice_pipeline.demo import keep_home
     from voice_pipeline.fleet.corpus import load_corpus
     from voice_pipeline.fleet.importer import import_clips
 
+    clips = load_corpus(corpus)
     store = _store(home)
+    keep_home(store.settings.root)
     captured = day.date() if day else store.now().date() - timedelta(days=1)
-    imported = import_clips(store, load_corpus(corpus), [captured], seed=seed)
+    imported = import_clips(store, clips, [captured], seed=seed)
     typer.echo(f"{len(imported)} clips wait in the inbox for {captured}")
 
 
 @capture.command()
-def erase(subject_token: str, actor: str, home: Home = None) -> None:
+def erase(subject_token: Words, actor: Words, home: Home = None) -> None:
     """Destroy a person's key: their audio is gone from every dataset version; prints what had learnt from it."""
     from voice_pipeline.capture.erasure import erase_subject
     from voice_pipeline.lineage import subject_lineage
@@ -201,7 +228,7 @@ def training_list(home: Home = None) -> None:
 
 
 @training.command()
-def request(reason: str, actor: str, home: Home = None) -> None:
+def request(reason: Words, actor: Words, home: Home = None) -> None:
     """Ask for a retrain now; retrain_decision_sensor picks it up."""
     from voice_pipeline.training.planning import request_retrain
 
@@ -230,16 +257,17 @@ def release_status(home: Home = None) -> None:
 @release.command()
 def history(release_id: str, home: Home = None) -> None:
     """All transitions of one release."""
-    from voice_pipeline.store.releases import release_views
+    from voice_pipeline.store.releases import find_release
 
-    for view in release_views(_existing_store(home)):
-        if view.release_id == release_id:
-            for step in view.transitions:
-                typer.echo(f"{step.at}  {step.from_state or '-'} → {step.to_state}  by {step.actor}: {step.reason}")
+    view = find_release(_existing_store(home), release_id)
+    if view is None:
+        raise InputError(f"release {release_id} is not in this home; `voice-pipeline release status` shows all")
+    for step in view.transitions:
+        typer.echo(f"{step.at}  {step.from_state or '-'} → {step.to_state}  by {step.actor}: {step.reason}")
 
 
 @release.command()
-def decide(release_id: str, decision: Decision, actor: str, reason: str, home: Home = None) -> None:
+def decide(release_id: str, decision: Decision, actor: Words, reason: Words, home: Home = None) -> None:
     """Store a person's decision (approve, reject, hold, resume, rollback); rollout_sensor acts on it."""
     from voice_pipeline.release.decisions import record_decision
 
@@ -260,7 +288,7 @@ def monitoring_incidents(home: Home = None) -> None:
 
 
 @policy.command()
-def explain(name: Annotated[str, typer.Argument(help="release")] = "release", home: Home = None) -> None:
+def explain(name: Annotated[PolicyName, typer.Argument(help="Which policy")], home: Home = None) -> None:
     """Say a policy in plain words."""
     from voice_pipeline.release.explain import explain_release
 
@@ -272,9 +300,11 @@ def serve(host: str = "", port: int = 0, home: Home = None) -> None:
     """Serve devices and reviewers."""
     import uvicorn
 
+    from voice_pipeline.demo import keep_home
     from voice_pipeline.edge.app import create_app
 
     store = _store(home)
+    keep_home(store.settings.root)
     uvicorn.run(create_app(store), host=host or store.settings.edge_host, port=port or store.settings.edge_port)
 
 
@@ -298,14 +328,23 @@ def _count(store: Any, name: str, column: str) -> None:
 
 
 def main() -> None:
-    """Entry point: errors of this project become one line and exit code 1."""
+    """Entry point: errors of this project, of its settings, files and databases become one line and exit code 1."""
     try:
         app()
     except Exception as error:
-        if not type(error).__module__.startswith("voice_pipeline"):
+        if not _explains_itself(error):
             raise
         typer.echo(f"voice-pipeline: {' '.join(str(error).split())}", err=True)
         sys.exit(1)
+
+
+def _explains_itself(error: Exception) -> bool:
+    from pydantic import ValidationError
+    from pydantic_settings import SettingsError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    ours = type(error).__module__.startswith("voice_pipeline") or type(error).__module__ == "__main__"
+    return ours or isinstance(error, OSError | UnicodeDecodeError | ValidationError | SettingsError | SQLAlchemyError)
 
 
 if __name__ == "__main__":

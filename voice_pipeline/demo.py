@@ -15,18 +15,24 @@ from pathlib import Path
 from typing import Any
 
 from dagster import DagsterInstance
+from pydantic import SecretStr
 from rich.console import Console
 from rich.live import Live
 from rich.spinner import Spinner
+from sqlalchemy import func, select
 
 from voice_pipeline import story_report
 from voice_pipeline.conductor import Conductor, ExecutedRun
+from voice_pipeline.evaluation.manifest import read_noises
+from voice_pipeline.fleet.corpus import CorpusClip, load_corpus, synthesise_corpus
 from voice_pipeline.settings import Settings, load_settings, prepare_environment
 from voice_pipeline.store.blobs import write_atomically
 from voice_pipeline.store.clock import ManualClock
 from voice_pipeline.store.store import Store
+from voice_pipeline.store.tables import inbox
 
 MARKER = "demo-home.json"
+OPENED = {"catalogue.db", "vault.db", "keys", "dagster", "reports", "tuf", "dvc"}  # what opening a home leaves there
 ACTOR = "demo"
 
 
@@ -40,7 +46,11 @@ class HomeInUseError(Exception):
 
 @dataclass(frozen=True)
 class StoryPlan:
-    """What the story is told with. `today` is the last simulated day; equal plans on equal code tell equal stories."""
+    """What the story is told with. `today` is the last simulated day.
+
+    Equal plans give the same clips, labels and splits. Versions of dataset and model differ from home to home, because
+    each home encrypts under keys of its own and a dataset version names encrypted bytes.
+    """
 
     home: Path
     today: date
@@ -92,10 +102,15 @@ def run_demo(plan: StoryPlan, console: Console) -> dict[str, Any]:
     """
     home_speech, new_speech, noise = _speech(plan)  # bad input is refused before anything is touched
     _claim_home(plan)
-    settings = load_settings(plan.home).model_copy(update={"training_profile": "quick" if plan.quick else "story"})
+    settings = load_settings(plan.home).model_copy(
+        update={
+            "training_profile": "quick" if plan.quick else "story",
+            "subject_salt": SecretStr(f"demo-{plan.seed}"),  # equal plans, equal pseudonyms
+        }
+    )
     prepare_environment(settings)
     _keep_libraries_quiet()
-    clock = ManualClock(datetime(plan.today.year, plan.today.month, plan.today.day, 8, tzinfo=UTC) - timedelta(days=6))
+    clock = ManualClock(datetime(plan.today.year, plan.today.month, plan.today.day, 8, tzinfo=UTC) - timedelta(days=5))
     store = Store.open(settings, clock)
     progress = Progress(console, settings)
     with ExitStack() as stack:
@@ -116,39 +131,60 @@ def run_demo(plan: StoryPlan, console: Console) -> dict[str, Any]:
 def _keep_libraries_quiet() -> None:
     """Libraries' warnings and log lines would tear the live display; alerts are in `reports/alerts.log`."""
     logging.captureWarnings(True)
-    for name in ("py.warnings", "voice_pipeline.alerts", "dagster", "alembic", "mlflow", "great_expectations", "feast"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    logging.disable(logging.WARNING)
 
 
 def _claim_home(plan: StoryPlan) -> None:
-    """Take an empty home or start an earlier demo's home over; never touch anything else."""
+    """Take an unused home or start an earlier demo's home over; never touch anything else. The marker goes last, so a
+    demo that was killed while it cleared the home is simply run again.
+    """
     marker = plan.home / MARKER
-    if plan.home.exists() and any(plan.home.iterdir()):
-        if not marker.exists():
-            raise HomeInUseError(f"home {plan.home} holds work that is not a demo's; choose another with --home")
-        discarded = plan.home.with_name(f"{plan.home.name}.discarded")
-        shutil.rmtree(discarded, ignore_errors=True)
-        plan.home.rename(discarded)
-        shutil.rmtree(discarded)
+    if plan.home.exists() and not plan.home.is_dir():
+        raise HomeInUseError(f"home {plan.home} is a file; choose another with --home")
+    if not marker.exists() and not _unused(plan.home):
+        raise HomeInUseError(f"home {plan.home} holds work that is not a demo's; choose another with --home")
     plan.home.mkdir(parents=True, exist_ok=True)
     write_atomically(marker, json.dumps({"seed": plan.seed, "quick": plan.quick, "today": str(plan.today)}).encode())
+    for child in plan.home.iterdir():
+        if child != marker:
+            shutil.rmtree(child) if child.is_dir() else child.unlink()
 
 
-def _speech(plan: StoryPlan) -> tuple[list[Any], list[Any], Path | None]:
-    """(the home population's clips, the new population's clips, noise manifest). Own corpora bring no new population:
-    then accented digits are synthesised."""
-    from voice_pipeline.fleet.corpus import load_corpus, synthesise_corpus
+def keep_home(home: Path) -> None:
+    """What lies in `home` is somebody's work from now on: no later demo starts it over."""
+    (home / MARKER).unlink(missing_ok=True)
 
+
+def _unused(home: Path) -> bool:
+    """Whether a home was at most opened: nothing foreign lies in it, and nobody handed in a clip."""
+    if not home.exists():
+        return True
+    if any(child.name.split("-")[0] not in OPENED for child in home.iterdir()):
+        return False
+    if not (home / "catalogue.db").exists():
+        return True
+    return Store.open(load_settings(home)).database.scalar(select(func.count()).select_from(inbox)) == 0
+
+
+def _speech(plan: StoryPlan) -> tuple[list[CorpusClip], list[CorpusClip], Path | None]:
+    """(the home population's clips, the new population's clips, noise manifest), every recording heard once.
+
+    An own corpus without FSDD brings no new population: then accented digits are synthesised.
+    """
     if plan.corpus is None:
         home, new = synthesise_corpus(seed=plan.seed, clips=plan.home_clips, speakers=plan.home_speakers)
-        return list(home), list(new), None
+        return home, new, None
     clips = load_corpus(plan.corpus)
     new = [clip for clip in clips if clip.corpus == "fsdd"]
-    home = [clip for clip in clips if clip.corpus == "an4"] or [clip for clip in clips if clip not in new]
-    if not new:
-        new = list(synthesise_corpus(seed=plan.seed, clips=1, speakers=8)[1])
+    home = [clip for clip in clips if clip.corpus == "an4"] or [clip for clip in clips if clip.corpus != "fsdd"]
+    if not home:
+        raise StoryError(f"corpus {plan.corpus} holds only fsdd, the new population; add speech of the home population")
+    for clip in (*home, *new):
+        clip.samples()
     noise = plan.corpus / "noise.jsonl"
-    return home, new, noise if noise.exists() else None
+    if noise.exists():
+        read_noises(noise)
+    return home, new or synthesise_corpus(plan.seed, 60, 8)[1], noise if noise.exists() else None
 
 
 class _Story:
@@ -163,7 +199,7 @@ class _Story:
         self.truth: dict[str, str] = {}
         self.model_versions: list[str] = []
 
-    def tell(self, home: list[Any], new: list[Any], noise: Path | None, stack: ExitStack) -> None:
+    def tell(self, home: list[CorpusClip], new: list[CorpusClip], noise: Path | None, stack: ExitStack) -> None:
         """The nine steps, in order."""
         self.import_speech(home, noise)
         self.label_and_train()
@@ -174,7 +210,7 @@ class _Story:
         self.sabotage_third(fleet)
         self.trace()
 
-    def import_speech(self, home: list[Any], noise: Path | None) -> None:
+    def import_speech(self, home: list[CorpusClip], noise: Path | None) -> None:
         from voice_pipeline.capture.noise import import_noise
         from voice_pipeline.fleet.importer import import_clips
 
@@ -208,7 +244,7 @@ class _Story:
         self._expect(self.model_versions[0], ReleaseState.PRODUCTION)
         self.progress.say(f"{view.release_id} signed off by {ACTOR} and live")
 
-    def field(self, home: list[Any], new: list[Any], stack: ExitStack) -> Any:
+    def field(self, home: list[CorpusClip], new: list[CorpusClip], stack: ExitStack) -> Any:
         from voice_pipeline.edge.server import EdgeServer
         from voice_pipeline.evaluation.noises import load_noises
         from voice_pipeline.fleet.devices import SimulatedFleet

@@ -10,6 +10,7 @@ from sqlalchemy import select
 
 from voice_pipeline.conductor import Conductor
 from voice_pipeline.lineage import device_counts, lineage
+from voice_pipeline.schema.canonical import digest
 from voice_pipeline.store import tables as t
 from voice_pipeline.store.incidents import incidents
 from voice_pipeline.store.releases import release_views
@@ -83,7 +84,7 @@ def model_figures(store: Store, model_version: str) -> dict[str, Any]:
         "state": found.releases[-1].state if found.releases else "unreleased",
         "bundle_digest": found.bundle_digest,
         "bundle_bytes": bundle["size"] if bundle else None,
-        "verdicts": {v["gate"]: v["outcome"] for v in found.verdicts},
+        "verdicts": {v["gate"]: {"outcome": v["outcome"], "digest": digest(v)} for v in found.verdicts},
         "policy_digest": found.verdicts[0]["policy_digest"] if found.verdicts else None,
     }
     rows = store.database.rows(
@@ -159,7 +160,7 @@ def summary(report: dict[str, Any]) -> Table:
             _percent(noisy),
             f"{int8['latency_p95_ms']:.0f}" if int8 else "–",
             f"{model['bundle_bytes'] / 1000:.0f}" if model["bundle_bytes"] else "–",
-            f"{sum(v == 'pass' for v in gates.values())}/{len(gates)}",
+            f"{sum(v['outcome'] == 'pass' for v in gates.values())}/{len(gates)}",
         )
     return table
 

@@ -116,3 +116,83 @@ def test_a_date_that_is_none_is_refused(
     assert run(monkeypatch, "demo", "--today", "tomorrow") != 0
     assert "tomorrow" in capsys.readouterr().err
     assert not home.exists()
+
+
+def test_a_home_that_was_only_looked_at_is_free_for_a_demo(home: Path, tmp_path: Path) -> None:
+    from voice_pipeline.demo import _unused
+    from voice_pipeline.settings import load_settings
+    from voice_pipeline.store.store import Store
+
+    assert _unused(home)
+    Store.open(load_settings(home))
+    assert _unused(home)
+    (home / "precious.txt").write_text("mine")
+    assert not _unused(home)
+
+
+def test_a_corpus_of_the_new_population_alone_leaves_an_earlier_demo_alone(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from voice_pipeline.demo import MARKER
+
+    folder = recording(tmp_path / "digits")
+    row = {"path": "a.wav", "text": "yes", "speaker": "s", "corpus": "fsdd"}
+    (folder / "manifest.jsonl").write_text(json.dumps(row) + "\n")
+    home.mkdir()
+    (home / MARKER).write_text("{}")
+    (home / "earlier.txt").write_text("told before")
+    assert run(monkeypatch, "demo", "--corpus", str(folder)) == 1
+    assert "home population" in capsys.readouterr().err
+    assert (home / "earlier.txt").exists()
+
+
+def test_an_import_makes_a_demo_home_somebodys_own(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from voice_pipeline.demo import MARKER
+
+    folder = tmp_path / "mine"
+    recording(folder)
+    rows = [{"path": "a.wav", "text": "yes", "speaker": f"s{n}"} for n in range(8)]
+    (folder / "manifest.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    home.mkdir()
+    (home / MARKER).write_text("{}")
+    monkeypatch.setattr(sys, "argv", ["voice-pipeline", "capture", "import", str(folder)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert not stop.value.code
+    assert "8 clips" in capsys.readouterr().out
+    assert run(monkeypatch, "demo", "--quick") == 1
+    assert "choose another with --home" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("VOICE_PIPELINE_EDGE_PORT", "abc"), ("VOICE_PIPELINE_DATABASE_URL", "nonsense")],
+)
+def test_a_wrong_setting_is_one_line(
+    name: str, value: str, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert run(monkeypatch, "training", "list") == 1
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["release", "history", "m-20261101-00000000-r1"],
+        ["dataset", "checkout", "ds-000000000000"],
+        ["bench", "no_such_benchmark"],
+        ["packaging", "verify", "no-such-folder"],
+    ],
+)
+def test_an_unknown_name_is_refused_in_one_line(
+    arguments: list[str], home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from voice_pipeline.settings import load_settings
+    from voice_pipeline.store.store import Store
+
+    Store.open(load_settings(home))
+    assert run(monkeypatch, *arguments) == 1
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
