@@ -25,6 +25,8 @@ from voice_pipeline.store.tables import telemetry
 
 CANDIDATE, CONTROL = "candidate", "control"
 _CLASS_EVENTS = 20
+_SHORTEST_S = 0.3
+"""Shorter clips count as this long: every answer has a fixed cost, and recognisers pad to it."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Dictation:
     words: int
     corrected_words: int
     latency_ms: float
+    duration_s: float
     crashed: bool
     abandoned: bool
     fallback: bool
@@ -142,23 +145,33 @@ def shadow_rate(dictations: Sequence[Dictation]) -> float:
 
 
 class LatencyReference:
-    """The live model's p95 latency before the stage, by device class: fixed once the stage begins.
+    """The live model's p95 real-time factor before the stage, by device class: fixed once the stage begins.
 
-    A class with few dictations takes the p95 of all; with no history at all it takes `otherwise_ms`.
+    Latency over the length of the clip, because long clips take long: against a p95 in milliseconds that some long
+    clips set, a model could slow down eightfold on all others unseen. A class with few dictations takes the p95 of all;
+    with no history at all, latencies are put relative to `otherwise_ms` as they are.
     """
 
     def __init__(self, before: Sequence[Dictation], otherwise_ms: float) -> None:
         by_class: dict[str, list[float]] = defaultdict(list)
         for dictation in before:
-            by_class[dictation.device_class].append(dictation.latency_ms)
+            by_class[dictation.device_class].append(_real_time_factor(dictation, dictation.latency_ms))
         everything = [value for values in by_class.values() for value in values]
-        self._overall = _p95(everything) if len(everything) >= _CLASS_EVENTS else otherwise_ms
+        self._otherwise_ms = otherwise_ms
+        self._overall = _p95(everything) if len(everything) >= _CLASS_EVENTS else None
         self._by_class = {name: _p95(values) for name, values in by_class.items() if len(values) >= _CLASS_EVENTS}
 
     def relative(self, dictation: Dictation, latency_ms: float | None = None) -> float:
         """A latency in multiples of the reference of the dictation's device class."""
         value = dictation.latency_ms if latency_ms is None else latency_ms
-        return value / max(self._by_class.get(dictation.device_class, self._overall), 1e-6)
+        usual = self._by_class.get(dictation.device_class, self._overall)
+        if usual is None:
+            return value / self._otherwise_ms
+        return _real_time_factor(dictation, value) / max(usual, 1e-9)
+
+
+def _real_time_factor(dictation: Dictation, latency_ms: float) -> float:
+    return latency_ms / (1000 * max(dictation.duration_s, _SHORTEST_S))
 
 
 def _p95(values: Sequence[float]) -> float:
@@ -196,6 +209,7 @@ def _dictation(event: dict[str, Any]) -> Dictation:
         words=event["words"],
         corrected_words=event["corrected_words"],
         latency_ms=event["latency_ms"],
+        duration_s=event["duration_s"],
         crashed=event.get("crashed", False),
         abandoned=event.get("abandoned", False),
         fallback=event.get("fallback", False),

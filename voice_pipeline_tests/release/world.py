@@ -233,7 +233,9 @@ def _slice(name: str, members: Sequence[tuple[str, str, str, int, int]]) -> Slic
 
 @dataclass
 class Behaviour:
-    """How a model does on devices: share of words corrected, latency, crash share; `silent` devices report nothing."""
+    """How a model does on devices: share of words corrected, latency on a clip of two seconds (others in proportion),
+    crash share; `silent` devices report nothing.
+    """
 
     correction: float = 0.2
     latency_ms: float = 20.0
@@ -250,6 +252,7 @@ class World:
     suite: EvalSuite
     devices: int = 300
     dictations: int = 4
+    durations_s: Sequence[float] = (2.0,)
     behaviour: dict[str, Behaviour] = field(default_factory=dict)
     shadow: dict[str, Behaviour] = field(default_factory=dict)
     count: int = 0
@@ -314,10 +317,11 @@ class World:
         made = []
         for k in range(self.dictations):
             silent_twin = {}
+            duration_s = self.durations_s[(number * self.dictations + k) % len(self.durations_s)]
             if given.shadow_model_version:
                 twin = self.shadow.get(given.shadow_model_version, Behaviour())
                 wrong = int(rng.binomial(10, np.clip(twin.correction + habit, 0, 1)))
-                latency = twin.latency_ms * rng.lognormal(0, 0.1)
+                latency = twin.latency_ms * duration_s / 2 * rng.lognormal(0, 0.1)
                 silent_twin = {"shadow_model_version": given.shadow_model_version, "shadow_corrected_words": wrong}
                 silent_twin |= {"shadow_latency_ms": latency, "shadow_confidence": 0.8}
             at = self.clock.now() - timedelta(seconds=self.dictations - k)
@@ -333,7 +337,8 @@ class World:
                     "words": 10,
                     "corrected_words": int(rng.binomial(10, np.clip(how.correction + habit, 0, 1))),
                     "confidence": 0.8,
-                    "latency_ms": how.latency_ms * rng.lognormal(0, 0.1),
+                    "latency_ms": how.latency_ms * duration_s / 2 * rng.lognormal(0, 0.1),
+                    "duration_s": duration_s,
                     "crashed": bool(rng.random() < how.crash),
                     **silent_twin,
                 }
