@@ -70,7 +70,7 @@ class TickResult:
 
 
 def tick(store: Store, policy: ReleasePolicy) -> TickResult:
-    """Look at everything once: decisions of people, harm, looks, and what may go on.
+    """Look at everything once: harm, looks, decisions of people, and what may go on.
 
     A conflict with another controller leaves that work to it, or to the next tick.
 
@@ -83,8 +83,8 @@ def tick(store: Store, policy: ReleasePolicy) -> TickResult:
     notes: list[str] = []
     decided: list[str] = []
     try:
+        notes += _watch(store, policy)  # first: nothing that a person decided may keep harm from being undone
         decided = _carry_out_decisions(store, policy)
-        notes += _watch(store, policy)
     except LedgerConflictError as conflict:
         notes.append(str(conflict))
     _, views = releases_at_head(store)

@@ -19,7 +19,7 @@ from voice_pipeline.store.errors import LedgerBrokenError, LedgerConflictError
 from voice_pipeline.store.incidents import open_incidents
 from voice_pipeline.store.releases import live, releases_at_head, rolling_out
 from voice_pipeline.store.store import Store
-from voice_pipeline.store.tables import alerts
+from voice_pipeline.store.tables import alerts, decisions
 from voice_pipeline_tests.release.world import Behaviour, World
 
 
@@ -76,6 +76,28 @@ def test_harm_is_rolled_back_in_the_tick_that_sees_it(world: World, named: str, 
     incident = open_incidents(world.store, IncidentKind.RELEASE_HARM)[0]
     assert (incident.model_version, incident.action) == (model, "roll_back")
     assert len(world.store.database.rows(alerts.select())) == 1
+
+
+def test_a_model_that_is_only_slow_is_caught_though_some_clips_are_long(world: World) -> None:
+    """Once, a few long clips set the p95 in milliseconds, and an eightfold slowdown on all others hid below it."""
+    world.durations_s = (1.0,) * 9 + (40.0,)
+    model = in_stage(world, S.CANARY_25, Behaviour(latency_ms=8 * Behaviour().latency_ms))
+    world.report(minutes=5)
+    tick(world.store, world.policy)
+    view = world.view(model)
+    assert view.state is S.ROLLED_BACK
+    assert view.transitions[-1].reason.startswith("harm: slow ")
+
+
+def test_harm_is_undone_even_when_a_stored_decision_cannot_be_read(world: World) -> None:
+    model = in_stage(world, S.CANARY_5, Behaviour(correction=0.9))
+    world.report(minutes=5)
+    row = {"decision_id": "dec-x", "release_id": world.view(model).release_id, "decision": "ponder", "actor": "a"}
+    with world.store.database.write() as connection:
+        connection.execute(decisions.insert(), {**row, "reason": "r", "at": world.store.now().isoformat()})
+    with pytest.raises(ValueError, match="ponder"):
+        tick(world.store, world.policy)
+    assert world.view(model).state is S.ROLLED_BACK
 
 
 def test_harm_is_undone_while_the_rollout_is_held(world: World) -> None:
