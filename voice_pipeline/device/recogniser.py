@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from voice_pipeline.speech.recogniser import OnnxRecogniser, Recognition
 
 NETWORK = "model.onnx"
+LONGEST_NUMBER = 9
 
 
 class DeviceRecogniser:
@@ -98,5 +99,9 @@ def _answer_golden_vectors(recogniser: DeviceRecogniser, folder: Path) -> None:
 
 
 def numbers(version: str) -> tuple[int, ...]:
-    """A dotted version as comparable numbers; what is no number counts as 0."""
-    return tuple(int(part) if part.isdigit() else 0 for part in (*version.split("."), "0", "0"))[:3]
+    """A dotted version as comparable numbers; what is no number of at most nine digits counts as 0."""
+    return tuple(int(part) if _is_number(part) else 0 for part in (*version.split("."), "0", "0"))[:3]
+
+
+def _is_number(part: str) -> bool:
+    return part.isascii() and part.isdecimal() and len(part) <= LONGEST_NUMBER

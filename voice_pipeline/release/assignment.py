@@ -3,7 +3,8 @@
 Promises: a device gets the same answer until the release's stage changes, across restarts and processes (sticky);
 devices of a smaller stage stay in every larger one (nested); who goes first is drawn anew for each release. An answer
 is a lease: a device that hears nothing more falls back to its last good model when it lapses. App version and model
-version are two tracks, joined only by the bundle's `min_app_version`.
+version are two tracks, joined only by the bundle's `min_app_version`. A policy file that became invalid stops no
+device: the last good policy of this process goes on, and the rollout sensor says what is wrong.
 """
 
 from __future__ import annotations
@@ -15,13 +16,17 @@ from weakref import WeakKeyDictionary
 from voice_pipeline.release.evidence import find_bundle
 from voice_pipeline.release.policy import release_policy
 from voice_pipeline.schema.base import Record
+from voice_pipeline.schema.policy_file import PolicyError
 from voice_pipeline.schema.release import ReleaseState
+from voice_pipeline.schema.release_policy import ReleasePolicy
 from voice_pipeline.store.ledger import Ledger
 from voice_pipeline.store.releases import ReleaseView, live_of, release_views, rolling_out_of
 from voice_pipeline.store.store import Store
 
 BUCKETS = 10_000
+_LONGEST_NUMBER = 9
 _min_app: WeakKeyDictionary[Ledger, dict[str, str]] = WeakKeyDictionary()
+_last_good: WeakKeyDictionary[Ledger, ReleasePolicy] = WeakKeyDictionary()
 
 
 class Assignment(Record):
@@ -51,9 +56,12 @@ def assign(store: Store, device_id: str, app_version: str) -> Assignment:
     """The model for a device now. Costs one small query and one HMAC.
 
     Args:
-        app_version: dotted numbers; what is no number counts as 0.
+        app_version: dotted numbers of at most nine digits; what is no such number counts as 0.
+
+    Raises:
+        PolicyError: the policy is invalid, and was never read in this process while it was valid.
     """
-    policy = release_policy(store)
+    policy = _policy(store)
     views = release_views(store)
     live, candidate = live_of(views), rolling_out_of(views)
     salt = store.settings.subject_salt.get_secret_value()
@@ -70,6 +78,15 @@ def assign(store: Store, device_id: str, app_version: str) -> Assignment:
     if live is None:
         return _answer(None, policy.lease_seconds, "DISABLED")
     return _answer(live, policy.lease_seconds, "TARGETING_MATCH" if shadow else "DEFAULT", shadow)
+
+
+def _policy(store: Store) -> ReleasePolicy:
+    try:
+        _last_good[store.ledger] = release_policy(store)
+    except PolicyError:
+        if store.ledger not in _last_good:
+            raise
+    return _last_good[store.ledger]
 
 
 def _answer(view: ReleaseView | None, lease_seconds: int, reason: str, shadow: ReleaseView | None = None) -> Assignment:
@@ -96,4 +113,8 @@ def _runs_on(store: Store, view: ReleaseView, app_version: str) -> bool:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) if part.isdigit() else 0 for part in (*version.split("."), "0", "0"))[:3]
+    return tuple(int(part) if _is_number(part) else 0 for part in (*version.split("."), "0", "0"))[:3]
+
+
+def _is_number(part: str) -> bool:
+    return part.isascii() and part.isdecimal() and len(part) <= _LONGEST_NUMBER

@@ -5,11 +5,15 @@ from __future__ import annotations
 import time
 from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from voice_pipeline.release.assignment import assign, bucket
+from voice_pipeline.release.policy import release_policy
+from voice_pipeline.schema.policy_file import PolicyError
 from voice_pipeline.schema.release import ReleaseState as S
+from voice_pipeline.schema.release_policy import FILE_NAME
 from voice_pipeline.store.store import Store
 from voice_pipeline_tests.release.test_controller import in_stage
 from voice_pipeline_tests.release.world import World
@@ -70,6 +74,25 @@ def test_an_app_that_is_too_old_gets_no_model_that_needs_a_newer_one(small: Worl
     assert assign(small.store, "device-1", "0.9.9").model_version is None
     assert assign(small.store, "device-1", "1.0").model_version is not None
     assert assign(small.store, "device-1", "10.0.0").model_version is not None
+
+
+@pytest.mark.parametrize("version", ["1.\u00b2", "1." + "9" * 5_000, "9" * 5_000, "\u0663.0", "", "..", "-1"])
+def test_an_app_version_that_is_no_number_is_answered_as_an_old_app(small: World, version: str) -> None:
+    small.bootstrap(small.model(0.2))
+    expected = "DEFAULT" if version.startswith("1.") else "DISABLED"
+    assert assign(small.store, "device-1", version).reason == expected
+
+
+def test_devices_are_answered_by_the_last_good_policy_while_the_file_is_invalid(small: World) -> None:
+    small.bootstrap(small.model(0.2))
+    before = small.assignment(1)
+    path = small.store.settings.policy_dir / FILE_NAME
+    path.write_text("version: [")
+    assert small.assignment(1) == before
+    with pytest.raises(PolicyError, match=r"release\.yaml"):  # the sensor still says so
+        release_policy(small.store)
+    with pytest.raises(PolicyError, match=r"release\.yaml"):  # and so does a process that never read a good one
+        assign(Store.open(small.store.settings, small.clock), "device-1", "1.0")
 
 
 def test_three_hundred_devices_are_answered_within_a_second(small: World) -> None:
