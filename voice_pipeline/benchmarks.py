@@ -60,7 +60,7 @@ def run_benchmarks(store: Store, names: list[str], corpus: Path | None) -> Itera
     for name in names or BENCHMARKS:
         try:
             figure = _measure(name, store, corpus)
-        except (BenchmarkError, OSError, ValueError) as error:
+        except (BenchmarkError, OSError, ValueError, subprocess.SubprocessError) as error:
             yield f"{name}: not measured: {error}"
             continue
         store.settings.reports.mkdir(parents=True, exist_ok=True)
