@@ -176,7 +176,8 @@ def load_checkpoint(folder: Path) -> tuple[AcousticModel, CharTokenizer]:
     """
     import torch
 
-    from voice_pipeline.speech.encoder import AcousticModel, EncoderConfig
+    from voice_pipeline.speech.encoder import AcousticModel
+    from voice_pipeline.speech.shape import EncoderConfig
 
     try:
         config = EncoderConfig.from_dict(json.loads((folder / CONFIG).read_text())["encoder"])

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from voice_pipeline.schema.canonical import digest, sha256_bytes
+from voice_pipeline.speech.errors import TokenizerError
 from voice_pipeline.speech.recogniser import CONFIG, TOKENIZER, WEIGHTS
 from voice_pipeline.store.blobs import write_atomically
 from voice_pipeline.training.errors import CheckpointMismatchError, DamagedCheckpointError
 
 if TYPE_CHECKING:
     from voice_pipeline.schema.training import TrainingSpec
-    from voice_pipeline.speech.encoder import EncoderConfig
+    from voice_pipeline.speech.shape import EncoderConfig
     from voice_pipeline.speech.tokenizer import CharTokenizer
 
 STATE = "state.pt"
@@ -94,6 +95,19 @@ def checkpoint_digest(folder: Path) -> str:
         return digest({name: sha256_bytes((folder / name).read_bytes()) for name in (WEIGHTS, CONFIG, TOKENIZER)})
     except OSError as error:
         raise DamagedCheckpointError(f"checkpoint {folder} is incomplete ({error}); train the model again") from error
+
+
+def stands_in_shape(folder: Path, config: EncoderConfig, tokenizer: CharTokenizer) -> bool:
+    """Whether `folder` holds a finished model that a network of this shape and alphabet can start from."""
+    from voice_pipeline.speech.tokenizer import CharTokenizer
+
+    try:
+        shape = json.loads((folder / CONFIG).read_text())["encoder"]
+        return bool(
+            shape == config.to_dict() and CharTokenizer.from_json((folder / TOKENIZER).read_text()) == tokenizer
+        )
+    except (OSError, ValueError, KeyError, TypeError, TokenizerError):
+        return False
 
 
 def is_complete(folder: Path, spec_digest: str) -> bool:

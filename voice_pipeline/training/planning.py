@@ -21,10 +21,13 @@ from voice_pipeline.schema.retrain_policy import (
     RetrainTrigger,
 )
 from voice_pipeline.schema.training import Hyperparameters, TrainingSpec
+from voice_pipeline.speech.shape import preset
+from voice_pipeline.speech.tokenizer import CharTokenizer
 from voice_pipeline.store.database import upsert
 from voice_pipeline.store.releases import live
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import dataset_versions, models, retrain_decisions
+from voice_pipeline.training.checkpoints import CHECKPOINT, stands_in_shape
 from voice_pipeline.training.decisions import REQUEST, decide
 from voice_pipeline.training.plan_errors import NoDatasetError, UnknownPlanError, UnknownProfileError
 from voice_pipeline.training.provenance import code_commit, lock_digest
@@ -106,7 +109,8 @@ def plan(store: Store, policy: RetrainPolicy, decision: RetrainDecision) -> Plan
 def build_spec(store: Store, policy: RetrainPolicy, cause: RetrainCause) -> TrainingSpec:
     """Everything that decides the weights.
 
-    A first model starts from nothing, a later one from the live model if that has the shape that the profile trains.
+    A first model starts from nothing, a later one from the live model if that has the shape that the profile trains
+    by the code of today.
     """
     dataset_version = cause.dataset_version or _newest_dataset_version(store)
     profile = profile_of(store, policy)
@@ -123,12 +127,14 @@ def build_spec(store: Store, policy: RetrainPolicy, cause: RetrainCause) -> Trai
 
 
 def _parent(store: Store, warm_start: Hyperparameters) -> str | None:
-    """The live model, if its encoder has the preset of `warm_start`."""
+    """The live model, if its checkpoint has the alphabet and the encoder shape that `warm_start` builds now."""
     champion = live(store)
     if champion is None:
         return None
-    older = find_plan(store, champion.model_version).spec
-    return champion.model_version if older.hyperparameters.preset is warm_start.preset else None
+    tokenizer = CharTokenizer(TrainingSpec.model_fields["alphabet"].default)
+    config = preset(warm_start.preset.value, tokenizer.size)
+    folder = store.settings.models / champion.model_version / CHECKPOINT
+    return champion.model_version if stands_in_shape(folder, config, tokenizer) else None
 
 
 def profile_of(store: Store, policy: RetrainPolicy) -> Profile:

@@ -24,11 +24,12 @@ from voice_pipeline.schema.training import Hyperparameters, Preset, TrainingSpec
 from voice_pipeline.speech.audio import Samples
 from voice_pipeline.speech.augmentation import coloured_noise
 from voice_pipeline.speech.decoding import greedy
-from voice_pipeline.speech.encoder import AcousticModel, preset
+from voice_pipeline.speech.encoder import AcousticModel
 from voice_pipeline.speech.errors import TokenizerError
 from voice_pipeline.speech.frontend import frames_of
 from voice_pipeline.speech.recogniser import load_checkpoint
 from voice_pipeline.speech.scoring import corpus_wer, score
+from voice_pipeline.speech.shape import preset
 from voice_pipeline.speech.tokenizer import BLANK, CharTokenizer
 from voice_pipeline.training import checkpoints
 from voice_pipeline.training.batches import Augmenter, Batch, collate, epoch_batches

@@ -17,7 +17,8 @@ def checkpoint(store: Store) -> str:
     """Model version of a real network with random weights, as a training run would leave it."""
     import torch
 
-    from voice_pipeline.speech.encoder import AcousticModel, preset
+    from voice_pipeline.speech.encoder import AcousticModel
+    from voice_pipeline.speech.shape import preset
     from voice_pipeline.speech.tokenizer import CharTokenizer
 
     tokenizer = CharTokenizer()

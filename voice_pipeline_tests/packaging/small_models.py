@@ -19,7 +19,8 @@ from voice_pipeline.schema.training import Hyperparameters, TrainingSpec
 from voice_pipeline.settings import Settings
 from voice_pipeline.speech.audio import encode_flac
 from voice_pipeline.speech.confidence import INPUT_NAMES, ConfidenceModel
-from voice_pipeline.speech.encoder import AcousticModel, EncoderConfig
+from voice_pipeline.speech.encoder import AcousticModel
+from voice_pipeline.speech.shape import EncoderConfig
 from voice_pipeline.speech.tokenizer import CharTokenizer
 from voice_pipeline.store.manifest import manifest_bytes, shard_name
 from voice_pipeline.store.shards import ShardMember, write_shard

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from voice_pipeline.speech.audio import SAMPLE_RATE
-from voice_pipeline.speech.encoder import PRESETS, AcousticModel, BlockDropout, EncoderConfig, preset
+from voice_pipeline.speech.encoder import AcousticModel, BlockDropout
 from voice_pipeline.speech.errors import PresetError
 from voice_pipeline.speech.frontend import LogMel, features, frames_of, mel_power
+from voice_pipeline.speech.shape import PRESETS, EncoderConfig, preset
 from voice_pipeline_tests.speech.test_audio import tone
 
 SMALL = EncoderConfig(channels=16, kernels=(5, 7), stride=3)

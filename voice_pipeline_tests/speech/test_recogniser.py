@@ -12,9 +12,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from voice_pipeline.speech.confidence import INPUT_NAMES, ConfidenceModel, inputs
-from voice_pipeline.speech.encoder import AcousticModel, EncoderConfig
+from voice_pipeline.speech.encoder import AcousticModel
 from voice_pipeline.speech.errors import EmptyAudioError, ModelFileError
 from voice_pipeline.speech.recogniser import CONFIG, TOKENIZER, WEIGHTS, OnnxRecogniser, TorchRecogniser
+from voice_pipeline.speech.shape import EncoderConfig
 from voice_pipeline.speech.tokenizer import CharTokenizer
 from voice_pipeline_tests.speech.test_measures import bursts
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import subprocess
+import sys
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select, update
@@ -13,11 +16,14 @@ from voice_pipeline.schema.monitoring import Action, IncidentKind
 from voice_pipeline.schema.release import ReleaseState
 from voice_pipeline.schema.retrain_policy import RetrainDecision, RetrainPolicy, RetrainTrigger
 from voice_pipeline.settings import Settings
+from voice_pipeline.speech.shape import PRESETS, preset
+from voice_pipeline.speech.tokenizer import CharTokenizer
 from voice_pipeline.store.clock import ManualClock
 from voice_pipeline.store.incidents import open_incident
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import models, retrain_decisions
 from voice_pipeline.training import planning
+from voice_pipeline.training.checkpoints import write_checkpoint
 from voice_pipeline.training.plan_errors import UnknownPlanError, UnknownProfileError
 from voice_pipeline.training.planning import Plan, act, find_plan, plan, request_retrain
 from voice_pipeline.training.provenance import code_commit, lock_digest
@@ -36,6 +42,9 @@ def go_live(store: Store, model: Plan, seconds: float | None = None) -> None:
     values = {"state": "trained", "trained_at": store.now().isoformat(), "metrics": metrics}
     with store.database.write() as connection:
         connection.execute(update(models).where(models.c.model_version == model.model_version).values(**values))
+    tokenizer = CharTokenizer(model.spec.alphabet)
+    config = preset(model.spec.hyperparameters.preset.value, tokenizer.size)
+    write_checkpoint(store.settings.models / model.model_version, model.spec, config, tokenizer, {})
     move(store, model.model_version, ReleaseState.CANDIDATE, ReleaseState.PRODUCTION)
 
 
@@ -73,6 +82,38 @@ def test_a_live_model_of_another_shape_is_no_parent(store: Store, clock: ManualC
     (second,) = act(store, policy_of(store))
     assert second.spec.parent_model_version is None
     assert second.spec.hyperparameters == policy_of(store).profiles["full"].scratch
+
+
+@pytest.mark.parametrize("changed", [{"channels": 100}, {"kernels": (3, 5)}, {"stride": 8}])
+def test_a_live_model_of_the_same_preset_as_it_was_before_is_no_parent(
+    store: Store, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any]
+) -> None:
+    """Once, its name was enough, and every later model failed in training for want of a parent that fits."""
+    add_dataset(store, 1, clips=30)
+    (first,) = act(store, policy_of(store))
+    go_live(store, first)
+    name = first.spec.hyperparameters.preset.value
+    monkeypatch.setitem(PRESETS, name, replace(PRESETS[name], **changed))
+    request_retrain(store, "new shape", actor="ann")
+    (second,) = act(store, policy_of(store))
+    assert second.spec.parent_model_version is None
+    assert second.spec.hyperparameters == policy_of(store).profiles["full"].scratch
+
+
+@pytest.mark.parametrize(("name", "content"), [("config.json", "{"), ("config.json", "[]"), ("tokenizer.json", "{}")])
+def test_a_live_model_whose_checkpoint_cannot_be_read_is_no_parent(store: Store, name: str, content: str) -> None:
+    add_dataset(store, 1, clips=30)
+    (first,) = act(store, policy_of(store))
+    go_live(store, first)
+    (store.settings.models / first.model_version / "checkpoint" / name).write_text(content)
+    request_retrain(store, "refresh", actor="ann")
+    (second,) = act(store, policy_of(store))
+    assert second.spec.parent_model_version is None
+
+
+def test_planning_loads_no_network() -> None:
+    code = "import sys, voice_pipeline.training.planning; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_only_clips_that_are_new_count(store: Store, clock: ManualClock) -> None:
