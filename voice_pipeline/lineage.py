@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 
 from voice_pipeline.schema.base import Record
 from voice_pipeline.store import tables as t
+from voice_pipeline.store.learning import learnt_from
 from voice_pipeline.store.releases import release_views
 from voice_pipeline.store.store import Store
 
@@ -122,27 +123,17 @@ def lineage(store: Store, model_version: str) -> Lineage:
 
 
 def subject_lineage(store: Store, subject_token: str) -> SubjectLineage:
-    """Every dataset version, model and release that one person's clips went into."""
+    """Every dataset version and model that learnt from one person (heirs by warm start included), and its releases."""
     database = store.database
     clips = database.rows(select(t.clips.c.clip_id).where(t.clips.c.subject_token == subject_token))
-    datasets = sorted(
-        row["dataset_version"]
-        for row in database.rows(
-            select(t.dataset_clips.c.dataset_version)
-            .where(t.dataset_clips.c.subject_token == subject_token, t.dataset_clips.c.split != "test")
-            .distinct()
-        )
-    )
-    models = sorted(
-        row["model_version"]
-        for row in database.rows(select(t.models.c.model_version).where(t.models.c.dataset_version.in_(datasets)))
-    )
+    with database.read() as connection:
+        learnt = learnt_from(connection, subject_token)
     return SubjectLineage(
         subject_token=subject_token,
         clip_ids=tuple(sorted(row["clip_id"] for row in clips)),
-        dataset_versions=tuple(datasets),
-        model_versions=tuple(models),
-        release_ids=tuple(v.release_id for v in release_views(store) if v.model_version in models),
+        dataset_versions=learnt.dataset_versions,
+        model_versions=learnt.model_versions,
+        release_ids=tuple(v.release_id for v in release_views(store) if v.model_version in learnt.model_versions),
     )
 
 

@@ -1,42 +1,47 @@
 """Taking consent back. The subject's key is destroyed first, which at that instant makes every copy of their audio, in
 blobs, shards and all dataset versions, unreadable; then what was derived from it is removed and a tombstone stays.
 
-Order: key, tombstones (one transaction with the ledger line), blobs. A crash after the first step is finished by the
-next call or by `finish_erasures`; nothing erased can come back. Blobs that a crash after the second step leaves are
-noise without the key; the next call deletes them. Withdrawing any consent erases the subject: a device that opts in
+Order: key, tombstones (one transaction with the ledger line), blobs, write-ahead logs. A crash after the first step is
+finished by the next call or by `finish_erasures`; nothing erased can come back. Blobs that a crash after the second
+step leaves are noise without the key; the next call deletes them. The tombstones come with a mark that the logs still
+hold deleted text; it stays until they were scrubbed, so `finish_erasures` makes up for a crash or a reader that held
+them. Withdrawing any consent erases the subject: a device that opts in
 again starts with a fresh pseudonym.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import secrets
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, select, update
 
 from voice_pipeline.capture.errors import UnknownConsentError
+from voice_pipeline.store.database import upsert
+from voice_pipeline.store.learning import learnt_from
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import (
     clip_features,
     clips,
     consents,
-    dataset_clips,
     inbox,
     label_tasks,
     labels,
     ledger,
-    models,
+    meta,
     reviews,
     triage,
 )
 
 ERASURE = "erasure"
+SCRUB_DUE = "erasure_scrub_due"
+"""Key in `meta` while the write-ahead logs may still hold deleted text; its value names the attempt to come."""
 
 
 @dataclass(frozen=True)
 class Erasure:
-    """What one erasure reached: clips removed, the dataset versions that held them, and the models (heirs by warm start
-    included) that had learnt from those.
+    """What one erasure reached: clips removed, and the dataset versions and models (heirs by warm start included) that
+    had learnt from them.
     """
 
     subject_token: str
@@ -72,8 +77,10 @@ def erase_subject(store: Store, token: str, actor: str) -> Erasure:
                 "models": list(found.model_versions),
             }
             store.ledger.append(ERASURE, token, payload, actor, connection=connection)
+        upsert(connection, meta, {"key": SCRUB_DUE, "value": secrets.token_hex(8)})
     for key in blob_keys:
         store.blobs.delete(key)
+    _scrub(store)
     return found
 
 
@@ -83,12 +90,32 @@ def unfinished_erasures(store: Store) -> list[str]:
     return sorted(store.vault.erased() - done)
 
 
+def scrub_due(store: Store) -> str | None:
+    """The mark of an erasure whose text may still lie in a write-ahead log; another one after each failed attempt."""
+    mark: str | None = store.database.scalar(select(meta.c.value).where(meta.c.key == SCRUB_DUE))
+    return mark
+
+
 def finish_erasures(store: Store) -> int:
-    """Do what crashed erasures left undone; returns how many there were."""
+    """Do what crashed erasures left undone, scrub the logs if that is due; returns how many erasures there were."""
     unfinished = unfinished_erasures(store)
     for token in unfinished:
         erase_subject(store, token, actor="finish_erasures")
+    if not unfinished and scrub_due(store):
+        _scrub(store)
     return len(unfinished)
+
+
+def _scrub(store: Store) -> None:
+    """Take deleted text out of the write-ahead logs and then the mark away, unless another erasure has marked anew."""
+    mark = scrub_due(store)
+    complete = all([store.vault.scrub(), store.database.scrub()])
+    marked = (meta.c.key == SCRUB_DUE, meta.c.value == mark)
+    with store.database.write() as connection:
+        if complete:
+            connection.execute(delete(meta).where(*marked))
+        else:
+            connection.execute(update(meta).where(*marked).values(value=secrets.token_hex(8)))
 
 
 def _tombstones(connection: Connection, token: str, now: str) -> tuple[Erasure, list[str]]:
@@ -115,21 +142,6 @@ def _tombstones(connection: Connection, token: str, now: str) -> tuple[Erasure, 
         .where(consents.c.subject_token == token, consents.c.revoked_at.is_(None))
         .values(revoked_at=now)
     )
-    versions = sorted(
-        connection.execute(
-            select(dataset_clips.c.dataset_version).where(dataset_clips.c.subject_token == token).distinct()
-        ).scalars()
-    )
-    found = Erasure(token, tuple(ids), tuple(versions), _learnt_from(connection, versions))
+    learnt = learnt_from(connection, token)
+    found = Erasure(token, tuple(ids), learnt.dataset_versions, learnt.model_versions)
     return found, [row.blob_key for row in (*owned, *received) if row.blob_key]
-
-
-def _learnt_from(connection: Connection, dataset_versions: Sequence[str]) -> tuple[str, ...]:
-    """Models trained on any of `dataset_versions`, and all that started from such a model's weights."""
-    rows = connection.execute(
-        select(models.c.model_version, models.c.dataset_version, models.c.parent_model_version)
-    ).all()
-    learnt = {row.model_version for row in rows if row.dataset_version in dataset_versions}
-    while heirs := {row.model_version for row in rows if row.parent_model_version in learnt} - learnt:
-        learnt |= heirs
-    return tuple(sorted(learnt))

@@ -13,7 +13,7 @@ from dagster import (
 )
 
 from voice_pipeline.capture.catalogue import waiting_by_day
-from voice_pipeline.capture.erasure import ERASURE, unfinished_erasures
+from voice_pipeline.capture.erasure import ERASURE, scrub_due, unfinished_erasures
 from voice_pipeline.partitions import capture_date
 from voice_pipeline.schema.canonical import digest
 from voice_pipeline.store.store import Store
@@ -63,7 +63,7 @@ forget_job = define_asset_job(
 )
 def erasure_sensor(store: ResourceParam[Store]) -> RunRequest | SkipReason:
     lines = store.ledger.lines(kind=ERASURE)
-    unfinished = unfinished_erasures(store)
+    unfinished = [*unfinished_erasures(store), *filter(None, [scrub_due(store)])]
     if not lines and not unfinished:
         return SkipReason("nobody was erased")
     return RunRequest(run_key=digest([lines[-1].hash if lines else "", *unfinished]))

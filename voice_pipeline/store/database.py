@@ -75,17 +75,22 @@ class Database:
         with self.engine.connect() as connection, connection.begin():
             yield connection
 
-    def scrub(self) -> None:
+    def scrub(self) -> bool:
         """Drop overwritten values from SQLite's write-ahead log, so that what was deleted cannot be dug out of it.
 
         PostgreSQL keeps its log for recovery; there, retention of the log bounds how long a deleted value survives.
+
+        Returns:
+            Whether it is done; False where a reader or writer held the log for longer than the busy timeout: try again.
         """
-        if self.engine.dialect.name == "sqlite":
-            connection = self.engine.raw_connection()
-            try:
-                connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            finally:
-                connection.close()
+        if self.engine.dialect.name != "sqlite":
+            return True
+        connection = self.engine.raw_connection()
+        try:
+            busy, _frames, _moved = connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
+            connection.close()
+        return not busy
 
     def rows(self, statement: Any) -> Sequence[RowMapping]:
         """All rows of a select, as mappings."""

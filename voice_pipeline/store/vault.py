@@ -135,6 +135,10 @@ class Vault:
         self._database.scrub()
         return result.rowcount > 0
 
+    def scrub(self) -> bool:
+        """Drop destroyed keys from the database's log; see `Database.scrub`."""
+        return self._database.scrub()
+
     def erased(self) -> set[str]:
         """Tokens of all erased subjects."""
         rows = self._database.rows(select(subject_keys.c.subject_token).where(subject_keys.c.destroyed_at.is_not(None)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -70,6 +71,23 @@ def test_a_failed_transaction_leaves_no_trace(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         give_up_half_way()
     assert database.rows(select(consents)) == []
+
+
+def test_a_scrub_says_whether_a_reader_kept_it_from_emptying_the_log(tmp_path: Path) -> None:
+    path = tmp_path / "catalogue.db"
+    database = open_catalogue(path)
+    impatient = database.engine.raw_connection()
+    impatient.cursor().execute("PRAGMA busy_timeout=50")
+    impatient.close()
+    reader = sqlite3.connect(path, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM consents").fetchone()
+    with database.write() as connection:
+        insert_new(connection, consents, [consent(1)])
+    assert not database.scrub()
+    reader.close()
+    assert database.scrub()
+    assert (tmp_path / "catalogue.db-wal").stat().st_size == 0
 
 
 def test_inserting_again_changes_nothing_and_upsert_replaces(tmp_path: Path) -> None:
