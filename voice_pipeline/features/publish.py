@@ -2,6 +2,9 @@
 
 The sources are rebuilt whole (scalars only: about 100 bytes a clip) and replaced atomically. A clip that has left the
 catalogue through an erasure leaves the sources, the online store and every stored training frame with it.
+
+The note of the last whole publication (`store.feast_repo.published_until`) is written last and blanked first, before
+the sources lose a clip: whatever a kill leaves half done, the next publication brings online.
 """
 
 from __future__ import annotations
@@ -18,7 +21,14 @@ from sqlalchemy import select, update
 from voice_pipeline.features.sources import ACOUSTICS, acoustic_rows, profile_rows
 from voice_pipeline.schema.canonical import sha256_bytes
 from voice_pipeline.store.blobs import write_atomically
-from voice_pipeline.store.feast_repo import FEATURE_SERVICE, is_published, publish_sources, source_folder
+from voice_pipeline.store.feast_repo import (
+    FEATURE_SERVICE,
+    note_published,
+    publish_sources,
+    published_until,
+    source_folder,
+    unpublish,
+)
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import clips, training_frames
 
@@ -27,7 +37,7 @@ PROFILE_COLUMNS = (
     *("profile_dictations", "profile_clips"),
 )
 OVERLAP = timedelta(days=2)
-"""How far before the last publication rows are served again, for those that became known while it ran."""
+"""How far before the newest published row rows are served again, for those that became known while it ran."""
 
 
 @dataclass(frozen=True)
@@ -46,19 +56,21 @@ def publish(store: Store) -> PublishSummary:
     """Rebuild the sources, apply the definitions, materialise. Safe to repeat and to kill; fine with no clip at all."""
     from filelock import FileLock
 
-    acoustics, profiles = acoustic_rows(store), profile_rows(store)
     data = source_folder(store)
     data.mkdir(parents=True, exist_ok=True)
     with FileLock(data.parent / ".publish.lock"):
-        served = _served(data / "clip_acoustics.parquet")
+        acoustics, profiles = acoustic_rows(store), profile_rows(store)
         kept = {row["clip_id"] for row in acoustics}
-        forgotten = served.keys() - kept
+        forgotten = _served(data / "clip_acoustics.parquet") - kept
+        if forgotten or published_until(store) is None:
+            unpublish(store)
         write_atomically(data / "clip_acoustics.parquet", _parquet("clip_id", acoustics, (*ACOUSTICS, "speaking_rate")))
         write_atomically(data / "device_profile.parquet", _parquet("device_profile", profiles, PROFILE_COLUMNS))
-        afresh = bool(forgotten) or not is_published(store)
         earliest = min((row["event_timestamp"] for row in acoustics + profiles), default=store.now())
-        since = earliest if afresh or not served else max(earliest, max(served.values()) - OVERLAP)
-        publish_sources(store, since - timedelta(seconds=1), store.now() + timedelta(seconds=1), afresh)
+        until = published_until(store)
+        since = earliest if until is None else max(earliest, until - OVERLAP)
+        publish_sources(store, since - timedelta(seconds=1), store.now() + timedelta(seconds=1), afresh=until is None)
+        note_published(store, max((row["event_timestamp"] for row in acoustics), default=earliest))
         rewritten = forget_erased(store)
     return PublishSummary(
         feature_service=FEATURE_SERVICE,
@@ -122,14 +134,8 @@ def _parquet(key: str, rows: Sequence[dict[str, Any]], columns: Sequence[str]) -
     return parquet_bytes(pa.Table.from_pylist(list(rows), pa.schema(fields)))
 
 
-def _served(path: Path) -> dict[str, datetime]:
-    """clip id → when its newest row became known, in the sources of the last publication."""
+def _served(path: Path) -> set[str]:
+    """Clip ids in the sources as they lie there now."""
     import pyarrow.parquet as pq
 
-    if not path.exists():
-        return {}
-    table = pq.read_table(path, columns=["clip_id", "event_timestamp"])
-    newest: dict[str, datetime] = {}
-    for clip_id, known in zip(table["clip_id"].to_pylist(), table["event_timestamp"].to_pylist(), strict=True):
-        newest[clip_id] = max(known, newest.get(clip_id, known))
-    return newest
+    return set(pq.read_table(path, columns=["clip_id"])["clip_id"].to_pylist()) if path.exists() else set()

@@ -11,7 +11,7 @@ import importlib.util
 import io
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from voice_pipeline.settings import PROJECT_ROOT, QUIET
+from voice_pipeline.store.blobs import write_atomically
 from voice_pipeline.store.errors import MissingFeaturesError, StoreError
 from voice_pipeline.store.store import Store
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 FEATURE_REPO = PROJECT_ROOT / "feature_repo"
 FEATURE_SERVICE = "clip_features_v1"
+PUBLISHED = "published_until"
 HOME_VARIABLE = "${VOICE_PIPELINE_HOME}"
 
 Features = dict[str, float | None]
@@ -39,8 +41,29 @@ def source_folder(store: Store) -> Path:
 
 
 def is_published(store: Store) -> bool:
-    """Whether features were ever published in this home; cheap, imports nothing."""
-    return (store.settings.feast_repo / "registry.db").exists() and (store.settings.feast_repo / "online.db").exists()
+    """Whether a whole publication is online in this home; cheap, imports nothing."""
+    return published_until(store) is not None
+
+
+def published_until(store: Store) -> datetime | None:
+    """The newest row that the last whole publication brought online; None where the online store must be made afresh:
+    nothing was ever published, a publication that makes it afresh was cut short, or its files are gone.
+    """
+    folder = store.settings.feast_repo
+    if not all((folder / name).exists() for name in (PUBLISHED, "registry.db", "online.db")):
+        return None
+    until = (folder / PUBLISHED).read_text()
+    return datetime.fromisoformat(until) if until else None
+
+
+def note_published(store: Store, until: datetime) -> None:
+    """Say that the online store holds every row of the sources, the newest of `until`: the last step of publishing."""
+    write_atomically(store.settings.feast_repo / PUBLISHED, until.isoformat().encode())
+
+
+def unpublish(store: Store) -> None:
+    """Say that the online store must be made afresh: before the sources lose a row that is online."""
+    write_atomically(store.settings.feast_repo / PUBLISHED, b"")
 
 
 def publish_sources(store: Store, since: datetime, until: datetime, afresh: bool) -> None:
@@ -116,13 +139,6 @@ def feature_store(store: Store) -> Iterator[Any]:
     config = RepoConfig(**yaml.safe_load(text.replace(HOME_VARIABLE, str(store.settings.root))))
     config.repo_path = store.settings.feast_repo
     yield FeatureStore(config=config)
-
-
-def service_features() -> Sequence[str]:
-    """Names of the features that the service serves, in its order."""
-    objects = _definitions().feature_objects(Path())
-    service = next(o for o in objects if getattr(o, "name", "") == FEATURE_SERVICE)
-    return [feature.name for projection in service.feature_view_projections for feature in projection.features]
 
 
 def _definitions() -> ModuleType:

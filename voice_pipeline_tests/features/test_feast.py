@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
+import filelock
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -13,20 +14,20 @@ from sqlalchemy import select, update
 
 from voice_pipeline.dataset.snapshot import snapshot
 from voice_pipeline.features import assets, checks
+from voice_pipeline.features import publish as publishing
 from voice_pipeline.features.audit import frame_difference, skewed_clips, unmeasured_clips
 from voice_pipeline.features.errors import FrameRowsError
 from voice_pipeline.features.frames import build_frame, read_frame
 from voice_pipeline.features.measure import measure_day
 from voice_pipeline.features.publish import publish
-from voice_pipeline.schema.telemetry import DRIFT_FEATURES
 from voice_pipeline.settings import PROJECT_ROOT
 from voice_pipeline.store.clock import ManualClock
 from voice_pipeline.store.errors import MissingFeaturesError
 from voice_pipeline.store.feast_repo import (
     FEATURE_SERVICE,
     features_at,
+    is_published,
     online_features,
-    service_features,
     source_folder,
 )
 from voice_pipeline.store.store import Store
@@ -68,7 +69,6 @@ def test_online_serves_what_was_measured(store: Store) -> None:
         assert served["profile_clips"] is None, "the day is not over"
     assert skewed_clips(store) == ()
     assert unmeasured_clips(store) == 0
-    assert set(DRIFT_FEATURES) <= set(service_features())
 
 
 def test_before_anything_is_published_there_is_nothing_and_it_says_so(store: Store) -> None:
@@ -154,6 +154,68 @@ def test_the_erased_leave_sources_online_store_and_frames(store: Store, clock: M
             inside_dataset = "dataset" in file.parts or "dvc-remote" in file.parts
             assert inside_dataset or not any(clip.clip_id.encode() in data for clip in gone), file
     assert frame_difference(store) == 0
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def _die(*_arguments: object, **_options: object) -> None:
+    raise Killed
+
+
+def test_the_erased_are_forgotten_though_the_publication_that_notices_is_killed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = published(store)
+    erase(store, "person-2")
+    with monkeypatch.context() as patch:
+        patch.setattr(publishing, "publish_sources", _die)
+        with pytest.raises(Killed):
+            publish(store)
+    assert ask(store, made) == {}, "what may hold the erased is not served"
+    publish(store)
+    served = ask(store, made)
+    assert all((served[clip.clip_id]["snr_db"] is None) == (clip.speaker == "person-2") for clip in made)
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["first", "later"])
+def test_a_publication_killed_while_it_materialises_is_made_up_for_however_old_its_rows(
+    store: Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    if before:
+        published(store)
+        clock.advance(timedelta(days=5))
+    day = store.now().date().isoformat()
+    made = add_batch(store, f"batch-{day.replace('-', '')}-002", ["early"])
+    measure_day(store, day)
+    clock.advance(timedelta(days=5))
+    day = store.now().date().isoformat()
+    made += add_batch(store, f"batch-{day.replace('-', '')}-001", ["late"])
+    measure_day(store, day)
+    with monkeypatch.context() as patch:
+        patch.setattr("feast.FeatureStore.materialize", _die)
+        with pytest.raises(Killed):
+            publish(store)
+    assert is_published(store) is before
+    publish(store)
+    assert all(values["snr_db"] is not None for values in ask(store, made).values())
+    assert skewed_clips(store) == ()
+
+
+def test_who_is_erased_while_a_publisher_waits_for_its_turn_is_not_published(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Busy(filelock.FileLock):
+        def acquire(self, *arguments: object, **options: object) -> object:
+            erase(store, "person-2")
+            return super().acquire(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(filelock, "FileLock", Busy)
+    made = published(store)
+    gone = {clip.clip_id for clip in made if clip.speaker == "person-2"}
+    assert not gone & set(pq.read_table(source_folder(store) / "clip_acoustics.parquet")["clip_id"].to_pylist())
+    assert {clip for clip, values in ask(store, made).items() if values["snr_db"] is None} == gone
 
 
 def test_a_changed_frame_is_not_read(store: Store) -> None:
