@@ -70,7 +70,7 @@ def feature_objects(data: Path) -> list[Any]:
     )
     service = FeatureService(
         name=FEATURE_SERVICE,
-        description="What triage, the confidence model and drift analysis read",
+        description="What triage reads online; training frames join it as of each clip's measurement",
         features=[acoustics, profiles],
         owner="team:speech",
     )

@@ -1,7 +1,8 @@
 """What triage knows of a clip beyond its event: acoustic measures and the history of its device profile.
 
-Read online from the feature store, the same views that the confidence model reads. Clips that were measured but
-are not published yet are read from their measurements; of the rest nothing is known, and no rule fires on them.
+Read online from the feature store, from the views that training frames join at a past instant. Clips that were
+measured but are not published yet are read from their measurements; of the rest nothing is known, and no rule fires
+on them.
 """
 
 from __future__ import annotations
