@@ -52,12 +52,13 @@ def router(store: Store) -> APIRouter:
 def record(store: Store, events: tuple[TelemetryEvent, ...]) -> int:
     """Store events and what each device last said it runs; returns how many were new."""
     received = store.now()
+    events = tuple(_on_our_clock(event, received) for event in events)
     rows = {event.event_id: _row(event, received) for event in events}
     with store.database.write() as connection:
         fresh = [rows[event_id] for event_id in rows.keys() - _known(connection, list(rows))]
         if fresh:
             connection.execute(insert(telemetry), fresh)
-            _remember_devices(connection, events, received)
+            _remember_devices(connection, events)
     return len(fresh)
 
 
@@ -71,10 +72,16 @@ def _known(connection: Connection, event_ids: Sequence[str]) -> set[str]:
     }
 
 
+def _on_our_clock(event: TelemetryEvent, received: datetime) -> TelemetryEvent:
+    """Nothing happens later than we hear of it: a clock that runs ahead must not silence the device's later reports."""
+    return event if event.at <= received else event.model_copy(update={"at": received})
+
+
 def _row(event: TelemetryEvent, received: datetime) -> dict[str, Any]:
     return {
         "event_id": event.event_id,
         "day": partition_day(event.at, received),
+        "received_at": received.astimezone(UTC).isoformat(),
         "at": event.at.astimezone(UTC).isoformat(),
         "device_id": event.device_id,
         "model_version": event.model_version,
@@ -83,16 +90,15 @@ def _row(event: TelemetryEvent, received: datetime) -> dict[str, Any]:
     }
 
 
-def _remember_devices(connection: Connection, events: tuple[TelemetryEvent, ...], received: datetime) -> None:
+def _remember_devices(connection: Connection, events: tuple[TelemetryEvent, ...]) -> None:
     """Upsert each device with its newest event of the batch; a late batch never overwrites newer knowledge."""
     newest = {event.device_id: event for event in sorted(events, key=lambda e: e.at)}
-    now = received.isoformat()
     known = {
         row.device_id: row
         for row in connection.execute(devices.select().where(devices.c.device_id.in_(sorted(newest))))
     }
     for device_id, event in newest.items():
-        at = min(event.at.astimezone(UTC).isoformat(), now)  # a clock that runs ahead must not silence later reports
+        at = event.at.astimezone(UTC).isoformat()
         before = known.get(device_id)
         if before is not None and before.last_seen >= at:
             continue

@@ -59,7 +59,9 @@ def acoustic_rows(store: Store) -> list[dict[str, Any]]:
 def profile_rows(store: Store) -> list[dict[str, Any]]:
     """Statistics of each device profile over the seven days that end with a day, known since that day's end.
 
-    A day that is not over has no row yet: what is published once never changes, so frames can be built again.
+    A dictation counts on the day its report was received, a clip on the day it was measured: before that nobody knew.
+    A day that is not over has no row yet. So what is published once never changes, however late a report comes, and
+    frames can be built again; only an erasure takes its clips out of the past too.
     """
     daily: defaultdict[str, dict[date, _Day]] = defaultdict(dict)
     for profile, day, counts in (*_telemetry_days(store), *_clip_days(store)):
@@ -112,23 +114,23 @@ def _statistics(window: Sequence[_Day]) -> dict[str, Any]:
 
 def _telemetry_days(store: Store) -> Iterator[tuple[str, date, _Day]]:
     event = telemetry.c.event
+    day = func.coalesce(func.substr(telemetry.c.received_at, 1, 10), telemetry.c.day)
     profile = [event[("context", name)].as_string() for name in ("device_class", "microphone", "locale")]
     statement = select(
-        telemetry.c.day,
+        day.label("day"),
         *(column.label(name) for column, name in zip(profile, ("device_class", "microphone", "locale"), strict=True)),
         func.count().label("n"),
         func.sum(event["words"].as_integer()).label("words"),
         func.sum(event["corrected_words"].as_integer()).label("corrected"),
         func.sum(cast(event["fallback"].as_boolean(), Integer)).label("fallbacks"),
         func.sum(event["snr_db"].as_float()).label("snr"),
-    ).group_by(telemetry.c.day, *profile)
+    ).group_by(day, *profile)
     for row in store.database.rows(statement):
         counts = _Day(row["n"], 0, row["words"], row["corrected"], row["fallbacks"], row["snr"])
         yield profile_of(row), date.fromisoformat(row["day"]), counts
 
 
 def _clip_days(store: Store) -> Iterator[tuple[str, date, _Day]]:
-    """Clips count on the day they were measured, not captured: before that nobody knew."""
     day = func.substr(clip_features.c.known_at, 1, 10)
     profile = (clips.c.device_class, clips.c.microphone, clips.c.locale)
     statement = (

@@ -9,7 +9,7 @@ from __future__ import annotations
 from sqlalchemy import JSON, Boolean, Column, Float, Index, Integer, LargeBinary, MetaData, String, Table, Text
 from sqlalchemy import UniqueConstraint as Unique
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 catalogue = MetaData()
 
@@ -335,6 +335,7 @@ telemetry = Table(
     "telemetry",
     catalogue,
     Column("event_id", String, primary_key=True),
+    Column("received_at", String),
     Column("day", String, nullable=False),
     Column("at", String, nullable=False),
     Column("device_id", String, nullable=False),

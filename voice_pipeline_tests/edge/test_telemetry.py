@@ -66,7 +66,10 @@ def test_devices_keep_the_newest_model_however_late_an_old_report_comes(client: 
 def test_a_clock_that_runs_ahead_names_no_future_day_and_silences_nothing(client: TestClient, store: Store) -> None:
     now = store.now()
     _post(client, event(1, now + timedelta(days=400), model_version="m-ahead"))
-    assert store.database.scalar(select(telemetry.c.day)) == now.date().isoformat()
+    row = store.database.row(select(telemetry))
+    assert row is not None
+    assert (row["day"], row["at"], row["received_at"]) == (now.date().isoformat(), now.isoformat(), now.isoformat())
+    assert datetime.fromisoformat(row["event"]["at"]) == now
     store.clock.advance(timedelta(minutes=1))  # type: ignore[attr-defined]
     _post(client, event(2, store.now(), model_version="m-next"))
     assert store.database.scalar(select(devices.c.model_version)) == "m-next"
@@ -74,7 +77,10 @@ def test_a_clock_that_runs_ahead_names_no_future_day_and_silences_nothing(client
 
 @pytest.mark.parametrize(
     "changes",
-    [{"snr_db": float("nan")}, {"latency_ms": float("inf")}, {"confidence": 1.5}, {"words": -1}, {"text": "call home"}],
+    [
+        *({"snr_db": float("nan")}, {"latency_ms": float("inf")}, {"confidence": 1.5}, {"words": -1}),
+        {"text": "call home"},
+    ],
 )
 def test_a_batch_with_a_bad_event_is_refused_whole(client: TestClient, store: Store, changes: dict[str, Any]) -> None:
     answer = _post(client, event(1, store.now()), event(2, store.now(), **changes))

@@ -14,8 +14,15 @@ PROFILE = "laptop|headset|en-US"
 
 
 def report(
-    store: Store, at: datetime, words: int, corrected: int = 0, fallback: bool = False, snr_db: float = 20
+    store: Store,
+    at: datetime,
+    words: int,
+    corrected: int = 0,
+    fallback: bool = False,
+    snr_db: float = 20,
+    received: datetime | None = None,
 ) -> None:
+    """One dictation at `at`; `received` at once unless it says otherwise."""
     event = TelemetryEvent(
         event_id=f"event-{random.getrandbits(64):016x}",
         device_id="device",
@@ -38,5 +45,6 @@ def report(
         band_high=0.2,
     )
     row = {"event_id": event.event_id, "day": at.date().isoformat(), "at": at.isoformat(), "device_id": "device"}
+    row["received_at"] = (received or at).isoformat()
     with store.database.write() as connection:
         connection.execute(telemetry.insert(), {**row, "model_version": "m", "event": event.model_dump(mode="json")})

@@ -53,6 +53,18 @@ def test_profile_statistics_cover_seven_days_and_are_known_at_the_days_end(store
     assert [row["event_timestamp"] for row in rows] == [midnight + timedelta(days=n) for n in (0, 3, 7)]
 
 
+def test_a_report_that_comes_late_changes_nothing_that_was_published(store: Store, clock: ManualClock) -> None:
+    start = store.now()
+    report(store, start, words=10, corrected=5)
+    clock.advance(timedelta(days=3))
+    before = profile_rows(store)
+    report(store, start, words=10, corrected=0, received=store.now())
+    clock.advance(timedelta(days=1))
+    after = profile_rows(store)
+    assert after[: len(before)] == before
+    assert [row["profile_correction_rate"] for row in after] == pytest.approx([0.5, 0.25])
+
+
 def test_captured_clips_inform_a_profile_before_any_telemetry(store: Store, clock: ManualClock) -> None:
     add_batch(store, "batch-20261102-001", ["a"])
     measure_day(store, DAY)
