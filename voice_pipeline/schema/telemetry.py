@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
 
 from voice_pipeline.schema.base import Record, UtcTime
 from voice_pipeline.schema.clip import DeviceContext
+
+Identifier = Annotated[str, StringConstraints(min_length=1, max_length=80, pattern=r"^\P{C}+$")]
+"""Printable: no control character, no lone surrogate, nothing that a database or a terminal chokes on."""
+
+Words = Annotated[int, Field(ge=0, le=10_000)]
+LatencyMs = Annotated[float, Field(ge=0, le=600_000)]
 
 
 class TelemetryEvent(Record):
@@ -14,22 +22,23 @@ class TelemetryEvent(Record):
     Acoustic measures are those of `voice_pipeline.speech.measures`. In a shadow release the device runs a second
     model silently; that pair of figures travels in `shadow_*` (`shadow_changed_words` = word edits between
     the live answer and the shadow's, `shadow_corrected_words` = the words the user's final text differs by).
+    The bounds lie far beyond any dictation, and low enough that no sum of counts overflows.
     """
 
-    event_id: str = Field(min_length=8, max_length=80)
-    device_id: str
+    event_id: Annotated[Identifier, Field(min_length=8)]
+    device_id: Identifier
     at: UtcTime
     context: DeviceContext
-    model_version: str
-    release_id: str | None = None
-    words: int = Field(ge=0)
-    corrected_words: int = Field(ge=0)
+    model_version: Identifier
+    release_id: Identifier | None = None
+    words: Words
+    corrected_words: Words
     confidence: float = Field(ge=0, le=1)
-    latency_ms: float = Field(ge=0)
+    latency_ms: LatencyMs
     crashed: bool = False
     abandoned: bool = False
     fallback: bool = False
-    duration_s: float = Field(ge=0)
+    duration_s: float = Field(ge=0, le=3_600)
     snr_db: float
     loudness_dbfs: float
     clipping: float = Field(ge=0, le=1)
@@ -38,9 +47,9 @@ class TelemetryEvent(Record):
     band_low: float
     band_mid: float
     band_high: float
-    shadow_model_version: str | None = None
-    shadow_corrected_words: int | None = None
-    shadow_latency_ms: float | None = None
+    shadow_model_version: Identifier | None = None
+    shadow_corrected_words: Words | None = None
+    shadow_latency_ms: LatencyMs | None = None
     shadow_confidence: float | None = None
 
 

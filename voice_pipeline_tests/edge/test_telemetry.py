@@ -79,7 +79,10 @@ def test_a_clock_that_runs_ahead_names_no_future_day_and_silences_nothing(client
     "changes",
     [
         *({"snr_db": float("nan")}, {"latency_ms": float("inf")}, {"confidence": 1.5}, {"words": -1}),
-        {"text": "call home"},
+        *({"text": "call home"}, {"device_id": "phone-\ud800"}, {"model_version": "m\n1"}, {"release_id": "\ud800"}),
+        *({"device_id": ""}, {"device_id": "d" * 81}, {"model_version": "m" * 81}, {"event_id": "dictation-\0"}),
+        *({"words": 9 * 10**18}, {"corrected_words": 10_001}, {"shadow_corrected_words": -1}, {"duration_s": 3_601}),
+        *({"latency_ms": 600_001}, {"shadow_latency_ms": 1e300}),
     ],
 )
 def test_a_batch_with_a_bad_event_is_refused_whole(client: TestClient, store: Store, changes: dict[str, Any]) -> None:
