@@ -1,4 +1,4 @@
-"""Input drift: does the fleet speak and sound like the data the live model was trained on?
+"""Input drift: does the fleet speak and sound like what the live model was trained and accepted on (`reference`)?
 
 A feature has drifted when PSI **and** KS **and** Jensen-Shannon reach their floors (practical size), its p-value passes
 Benjamini-Hochberg over all cohorts and features of the report (certainty), and both sides are large enough. Two counted
@@ -23,7 +23,7 @@ Against the 18 speakers of one device class chance is four times as likely: henc
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from datetime import timedelta
 from enum import StrEnum
@@ -55,7 +55,7 @@ class DriftStatus(StrEnum):
 
 
 class DriftReport(Record):
-    """One day of the live model against its training data. `drifted_cohorts` have enough drifted features."""
+    """One day of the live model against its reference. `drifted_cohorts` have enough drifted features."""
 
     day: str
     status: DriftStatus
@@ -121,17 +121,25 @@ def judge_drift(store: Store, policy: DriftPolicy, day: str) -> DriftReport:
 def find_drift(
     policy: DriftPolicy, reference: Reference, window: dict[tuple[str, str], Sketch]
 ) -> tuple[DriftFinding, ...]:
-    """Every (cohort, feature) with enough values on both sides, distances and verdict; pure."""
-    keys, distances = [], []
-    for key, sketch in sorted(window.items()):
-        known = reference.sketches.get(key)
-        if key[1] not in DRIFT_FEATURES or known is None:
+    """Every (cohort, feature) with enough values on both sides, distances and verdict; pure.
+
+    Each cohort is held against the one of its accepted populations that is nearest over the counted features.
+    """
+    populations = reference.populations(policy.min_window_events)
+    compared: dict[str, list[str]] = defaultdict(list)
+    for (cohort, feature), sketch in sorted(window.items()):
+        known = reference.sketches.get((cohort, feature))
+        if feature not in DRIFT_FEATURES or known is None:
             continue
         if sketch.n >= policy.min_window_events and known.n >= policy.min_reference_clips:
-            keys.append(key)
-            distances.append(distance(known, sketch))
-    adjusted = q_values([d.p_value for d in distances])
-    return tuple(_finding(policy, key, d, q) for key, d, q in zip(keys, distances, adjusted, strict=True))
+            compared[cohort].append(feature)
+    nearest: dict[tuple[str, str], Distance] = {}
+    for cohort, features in compared.items():
+        keys = [(cohort, feature) for feature in features]
+        candidates = [{key: distance(known[key], window[key]) for key in keys} for known in populations]
+        nearest |= min(candidates, key=lambda found: _counted_ks(policy, found))
+    adjusted = q_values([d.p_value for d in nearest.values()])
+    return tuple(_finding(policy, key, d, q) for (key, d), q in zip(nearest.items(), adjusted, strict=True))
 
 
 def floors_for(policy: DriftPolicy, cohort: str) -> Floors:
@@ -167,6 +175,10 @@ def cooling_down(store: Store, policy: DriftPolicy, kind: IncidentKind) -> str |
         return None
     until = closed + timedelta(hours=policy.cooldown_hours)
     return f"until {until.isoformat()}" if store.now() < until else None
+
+
+def _counted_ks(policy: DriftPolicy, found: dict[tuple[str, str], Distance]) -> float:
+    return sum(d.ks for (_, feature), d in found.items() if feature not in policy.uncounted)
 
 
 def _finding(policy: DriftPolicy, key: tuple[str, str], d: Distance, q_value: float) -> DriftFinding:

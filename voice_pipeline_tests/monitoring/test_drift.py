@@ -6,20 +6,34 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy import delete
 
 from voice_pipeline.monitoring.drift import DriftReport, DriftStatus, report_drift
 from voice_pipeline.monitoring.errors import MissingReferenceError
-from voice_pipeline.monitoring.reports import DRIFT, find_report
+from voice_pipeline.monitoring.reference import half_and_half
+from voice_pipeline.monitoring.reports import DRIFT, newest_report
 from voice_pipeline.monitoring.windows import build_windows
 from voice_pipeline.schema.monitoring import Action, IncidentKind
 from voice_pipeline.schema.monitoring_policy import MonitoringPolicy, load_monitoring_policy
 from voice_pipeline.settings import PROJECT_ROOT
+from voice_pipeline.stats.sketches import Sketch
 from voice_pipeline.store.clock import ManualClock
 from voice_pipeline.store.incidents import incidents, open_incidents
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import clip_features
-from voice_pipeline_tests.monitoring.world import DATASET, MODEL, Features, go_live, report, speech, train_on
+from voice_pipeline_tests.monitoring.world import (
+    DATASET,
+    MODEL,
+    Features,
+    enter,
+    go_live,
+    promote,
+    report,
+    speech,
+    train_on,
+)
 
 SHIFTED = 2.0
 SECOND = "m-20261103-bbbbbbbb"
@@ -126,6 +140,83 @@ def test_another_live_model_closes_the_incident_and_starts_a_cooldown(
     assert [incident.model_version for incident in open_incidents(trained)] == [SECOND]
 
 
+def roll_out(store: Store, clock: ManualClock, accepted: list[Features]) -> None:
+    """The second model, trained on the old clips, meets `accepted` in its rollout and goes live."""
+    enter(store, SECOND)
+    clock.advance(timedelta(hours=1))
+    report(store, accepted, model_version=SECOND, release_id=f"{SECOND}-r1", seed=9)
+    clock.advance(timedelta(hours=1))
+    promote(store, SECOND)
+
+
+@pytest.mark.parametrize("new", [0.0, 0.25, 0.5, 0.75, 1.0])
+def test_the_population_a_model_was_promoted_on_is_no_drift_however_mixed_with_the_old(
+    trained: Store, policy: MonitoringPolicy, clock: ManualClock, new: float
+) -> None:
+    rng = np.random.default_rng(1)
+    far = 6.0
+    assert judge(trained, policy, speech(rng, 600, far)).status is DriftStatus.DRIFTED
+    roll_out(trained, clock, speech(rng, 400, far))
+    clock.advance(timedelta(days=1))
+    rows = [*speech(rng, round(1200 * new), far), *speech(rng, 1200 - round(1200 * new))]
+    rng.shuffle(rows)  # type: ignore[arg-type]
+    assert judge(trained, policy, rows, model_version=SECOND).status in (DriftStatus.CLEAR, DriftStatus.WITHIN_FLOORS)
+
+
+def test_a_third_population_drifts_from_both_that_were_accepted(
+    trained: Store, policy: MonitoringPolicy, clock: ManualClock
+) -> None:
+    rng = np.random.default_rng(1)
+    roll_out(trained, clock, speech(rng, 400, SHIFTED))
+    for shift in (2 * SHIFTED, -SHIFTED):
+        found = judge(trained, policy, speech(rng, 600, shift), model_version=SECOND, seed=int(shift) + 5)
+        assert found.status is DriftStatus.DRIFTED
+        clock.advance(timedelta(days=1))
+
+
+def test_a_few_events_of_a_rollout_accept_no_population(
+    trained: Store, policy: MonitoringPolicy, clock: ManualClock
+) -> None:
+    rng = np.random.default_rng(1)
+    roll_out(trained, clock, speech(rng, policy.drift.min_window_events - 1, SHIFTED))
+    clock.advance(timedelta(days=1))
+    found = judge(trained, policy, speech(rng, 600, SHIFTED), model_version=SECOND)
+    assert found.status is DriftStatus.DRIFTED
+
+
+def test_a_cohort_too_small_in_the_rollout_is_accepted_with_everyone(
+    trained: Store, policy: MonitoringPolicy, clock: ManualClock
+) -> None:
+    rng = np.random.default_rng(1)
+    relaxed = policy.model_copy(update={"drift": policy.drift.model_copy(update={"min_reference_clips": 50})})
+    roll_out(trained, clock, speech(rng, 400, SHIFTED))  # a hundred of each device class
+    clock.advance(timedelta(days=1))
+    found = judge(trained, relaxed, speech(rng, 1200, SHIFTED), model_version=SECOND)
+    assert found.of("device_class=phone_low")
+    assert found.status is DriftStatus.CLEAR
+
+
+def test_what_a_model_met_while_it_was_live_is_not_accepted_when_a_rollback_brings_it_back(
+    trained: Store, policy: MonitoringPolicy, clock: ManualClock
+) -> None:
+    rng = np.random.default_rng(1)
+    rows = speech(rng, 600, SHIFTED)
+    report(trained, rows, release_id=f"{MODEL}-r1")
+    clock.advance(timedelta(hours=1))
+    go_live(trained, SECOND)
+    clock.advance(timedelta(hours=1))
+    promote(trained, MODEL)
+    clock.advance(timedelta(days=1))
+    assert judge(trained, policy, rows, release_id=f"{MODEL}-r1").status is DriftStatus.DRIFTED
+
+
+@given(st.integers(1, 3000), st.integers(1, 3000))
+def test_an_equal_mixture_gives_each_side_half_and_claims_no_more_values_than_it_saw(one: int, other: int) -> None:
+    mixed = half_and_half(Sketch(np.zeros(one)), Sketch(np.ones(other)))
+    assert mixed.n == 2 * min(one, other)
+    assert mixed.cdf(np.array([0.5]))[0] == pytest.approx(0.5, abs=0.01)
+
+
 def test_an_incident_closes_only_after_clean_reports_in_a_row(
     trained: Store, policy: MonitoringPolicy, clock: ManualClock
 ) -> None:
@@ -174,4 +265,4 @@ def test_a_model_without_measured_training_clips_is_an_error_not_a_pass(
 
 def test_the_report_is_stored_as_it_was_given(trained: Store, policy: MonitoringPolicy) -> None:
     found = judge(trained, policy, speech(np.random.default_rng(1), 600, SHIFTED))
-    assert find_report(trained, DRIFT, found.day, DriftReport) == found
+    assert newest_report(trained, DRIFT, DriftReport) == found

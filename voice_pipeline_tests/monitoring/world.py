@@ -72,10 +72,13 @@ def train_on(store: Store, rows: Sequence[Features], dataset_version: str = DATA
 
 
 def go_live(store: Store, model_version: str = MODEL, dataset_version: str = DATASET) -> None:
-    """Put a model into production; the one that was there is superseded."""
-    from voice_pipeline.store.releases import live
+    """Put a new model into production; the one that was there is superseded."""
+    enter(store, model_version, dataset_version)
+    promote(store, model_version)
 
-    before = live(store)
+
+def enter(store: Store, model_version: str, dataset_version: str = DATASET) -> None:
+    """A new model and its release, which is not live yet."""
     with store.database.write() as connection:
         connection.execute(
             insert(models).values(
@@ -89,9 +92,17 @@ def go_live(store: Store, model_version: str = MODEL, dataset_version: str = DAT
             )
         )
     _move(store, model_version, None, ReleaseState.CANDIDATE)
+
+
+def promote(store: Store, model_version: str) -> None:
+    """Put a model that has a release into production; the one that was there is superseded."""
+    from voice_pipeline.store.releases import latest_release, live
+
+    before, release = live(store), latest_release(store, model_version)
+    assert release is not None
     if before is not None:
         _move(store, before.model_version, ReleaseState.PRODUCTION, ReleaseState.SUPERSEDED)
-    _move(store, model_version, ReleaseState.CANDIDATE, ReleaseState.PRODUCTION)
+    _move(store, model_version, release.state, ReleaseState.PRODUCTION)
 
 
 def _move(store: Store, model_version: str, origin: ReleaseState | None, to: ReleaseState) -> None:
@@ -145,7 +156,7 @@ def report(
                 "at": event.at.isoformat(),
                 "device_id": event.device_id,
                 "model_version": model_version,
-                "release_id": None,
+                "release_id": event.release_id,
                 "event": event.model_dump(mode="json"),
             }
         )
