@@ -2,7 +2,8 @@
 
 Rates are pooled over a day with intervals that resample devices (`stats.bootstrap`); a limit is broken only when the
 whole interval lies beyond it. Latency percentiles come from the day's sketches. Only the live model opens incidents
-here: a model in canary is judged by the release controller, every tick and with tests made for looking often.
+here: a model in canary is judged by the release controller, every tick and with tests made for looking often. They ask
+people to look (`observe`): nothing acts on them by itself.
 """
 
 from __future__ import annotations
@@ -27,13 +28,6 @@ from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import telemetry
 
 COUNTS = ("events", "words", "corrected_words", "crashed", "abandoned", "fallback")
-ACTIONS = {
-    "crash_rate": Action.HOLD,
-    "latency_p95_ms": Action.HOLD,
-    "abandoned_rate": Action.OBSERVE,
-    "fallback_rate": Action.OBSERVE,
-    "reporting_share": Action.OBSERVE,
-}
 
 
 class ModelQuality(Record):
@@ -184,7 +178,7 @@ def _open(store: Store, report: QualityReport, breach: Breach) -> str:
         kind=IncidentKind.QUALITY,
         cause={"model_version": report.live_model, "metric": breach.metric},
         model_version=report.live_model,
-        action=ACTIONS[breach.metric],
+        action=Action.OBSERVE,
         summary=f"{breach.metric} of {report.live_model} on {report.day}: {breach.value:.4g}, limit {breach.limit:.4g}",
         detail={
             "day": report.day,
