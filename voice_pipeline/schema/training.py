@@ -39,7 +39,10 @@ class Hyperparameters(Record):
 
 
 class TrainingSpec(Record):
-    """Everything that decides the weights. Same spec → same `model_version` → same artifact."""
+    """Everything that decides the weights. Same spec → same `model_version` → same artifact.
+
+    `noise_digest` is that of the sorted ids of the noises mixed in; empty in specs from before it was kept.
+    """
 
     dataset_version: str
     feature_schema_version: str
@@ -49,10 +52,12 @@ class TrainingSpec(Record):
     seed: int
     parent_model_version: str | None = None
     alphabet: str = " abcdefghijklmnopqrstuvwxyz'"
+    noise_digest: str = ""
 
     @property
     def digest(self) -> str:
-        return digest(self)
+        later = set() if self.noise_digest else {"noise_digest"}  # a spec from before the field keeps its name
+        return digest(self.model_dump(mode="json", exclude=later))
 
 
 class Interval(Record):

@@ -15,6 +15,10 @@ class CheckpointMismatchError(TrainingError):
     """A checkpoint belongs to another training spec, or the parent has another shape or alphabet."""
 
 
+class ChangedNoisesError(TrainingError):
+    """The noises in the store are not those that the model was planned with."""
+
+
 class DamagedCheckpointError(TrainingError):
     """A checkpoint file cannot be read."""
 

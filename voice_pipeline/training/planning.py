@@ -30,7 +30,7 @@ from voice_pipeline.store.tables import dataset_versions, models, retrain_decisi
 from voice_pipeline.training.checkpoints import CHECKPOINT, stands_in_shape
 from voice_pipeline.training.decisions import REQUEST, decide
 from voice_pipeline.training.plan_errors import NoDatasetError, UnknownPlanError, UnknownProfileError
-from voice_pipeline.training.provenance import code_commit, lock_digest
+from voice_pipeline.training.provenance import code_commit, lock_digest, noise_digest, noise_ids
 
 PLANNED, TRAINED = "planned", "trained"
 
@@ -123,6 +123,7 @@ def build_spec(store: Store, policy: RetrainPolicy, cause: RetrainCause) -> Trai
         hyperparameters=profile.warm_start if parent else profile.scratch,
         seed=policy.seed + cause.number,
         parent_model_version=parent,
+        noise_digest=noise_digest(noise_ids(store)),
     )
 
 

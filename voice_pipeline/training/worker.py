@@ -29,9 +29,17 @@ from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import models
 from voice_pipeline.training.checkpoints import CHECKPOINT, STATE, checkpoint_digest, is_complete
 from voice_pipeline.training.data import read_utterances
-from voice_pipeline.training.errors import TrainingError, UnknownModelError, WorkerFailedError
+from voice_pipeline.training.errors import (
+    ChangedNoisesError,
+    CheckpointMismatchError,
+    TrainingError,
+    UnknownModelError,
+    WorkerFailedError,
+)
+from voice_pipeline.training.provenance import noise_digest, noise_ids
 
 if TYPE_CHECKING:
+    from voice_pipeline.speech.audio import Samples
     from voice_pipeline.training.trainer import EpochReport
 
 PROGRESS = "progress.jsonl"
@@ -47,17 +55,29 @@ def run_worker(store: Store, model_version: str) -> Path:
     Raises:
         UnknownModelError: it was never planned.
         WorkerFailedError: the worker's one line says why. Calling again resumes.
+        CheckpointMismatchError: the checkpoint is not the one whose digest is kept.
     """
     spec = _spec(store, model_version)
     folder = store.settings.models / model_version / CHECKPOINT
     if not is_complete(folder, spec.digest):
         _run_subprocess(store, model_version)
-    digest = checkpoint_digest(folder)
-    with store.database.write() as connection:
-        connection.execute(
-            update(models).where(models.c.model_version == model_version).values(checkpoint_sha256=digest)
-        )
+    _keep_digest(store, model_version, folder)
     return folder
+
+
+def _keep_digest(store: Store, model_version: str, folder: Path) -> None:
+    """Keep the digest of a finished checkpoint, once: from then on it says what the weights of this model are."""
+    digest = checkpoint_digest(folder)
+    this = models.c.model_version == model_version
+    with store.database.write() as connection:
+        kept = connection.execute(select(models.c.checkpoint_sha256).where(this)).scalar_one()
+        if kept is None:
+            connection.execute(update(models).where(this).values(checkpoint_sha256=digest))
+        elif kept != digest:
+            raise CheckpointMismatchError(
+                f"checkpoint {folder} of {model_version} has digest {digest[:12]}, but {kept[:12]} was trained; "
+                "restore that one from a backup, or ask for a new model: voice-pipeline training request"
+            )
 
 
 def _run_subprocess(store: Store, model_version: str) -> None:
@@ -100,10 +120,10 @@ def train_planned(store: Store, model_version: str) -> Path:
 
 
 def _train(store: Store, spec: TrainingSpec, workdir: Path) -> Path:
-    from voice_pipeline.evaluation.noises import load_noises
     from voice_pipeline.training.trainer import train
 
     parent = _parent(store, spec)
+    noises = _noises(store, spec)
     progress = workdir / PROGRESS
     if not (workdir / STATE).exists():
         progress.unlink(missing_ok=True)
@@ -116,7 +136,7 @@ def _train(store: Store, spec: TrainingSpec, workdir: Path) -> Path:
         spec,
         list(read_utterances(store, spec.dataset_version, Split.TRAIN)),
         list(read_utterances(store, spec.dataset_version, Split.DEV)),
-        load_noises(store),
+        noises,
         workdir,
         parent,
         report,
@@ -125,6 +145,23 @@ def _train(store: Store, spec: TrainingSpec, workdir: Path) -> Path:
     write_atomically(progress, "".join(map(_line, result.epochs)).encode())
     (workdir / STATE).unlink(missing_ok=True)
     return result.checkpoint
+
+
+def _noises(store: Store, spec: TrainingSpec) -> list[Samples]:
+    """Exactly the noises that were planned with, in id order; a spec from before noises were kept takes what is there.
+
+    Raises:
+        ChangedNoisesError: others are in the store now.
+    """
+    from voice_pipeline.evaluation.noises import noise_bank
+
+    ids = noise_ids(store)
+    if spec.noise_digest and noise_digest(ids) != spec.noise_digest:
+        raise ChangedNoisesError(
+            f"spec {spec.digest[:8]} was planned with noises {spec.noise_digest[:12]}, in the store are now {len(ids)} "
+            f"with digest {noise_digest(ids)[:12]}; plan anew: voice-pipeline training request"
+        )
+    return [noise.samples for noise in noise_bank(store, ids)]
 
 
 def _line(epoch: EpochReport) -> str:

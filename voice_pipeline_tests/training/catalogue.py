@@ -5,7 +5,7 @@ from __future__ import annotations
 from voice_pipeline.schema.release import ReleaseState
 from voice_pipeline.store.releases import TRANSITION
 from voice_pipeline.store.store import Store
-from voice_pipeline.store.tables import batches, dataset_clips, dataset_versions
+from voice_pipeline.store.tables import batches, dataset_clips, dataset_versions, noises
 
 
 def add_dataset(store: Store, number: int, clips: int, cause: str = "reviews") -> str:
@@ -44,6 +44,13 @@ def add_dataset(store: Store, number: int, clips: int, cause: str = "reviews") -
         connection.execute(dataset_versions.insert(), row)
         connection.execute(dataset_clips.insert(), [{**clip, "dataset_version": version} for clip in older + own])
     return version
+
+
+def add_noise(store: Store, noise_id: str, kind: str = "noise") -> None:
+    """A row of the noise catalogue whose sound nobody stored."""
+    row = {"noise_id": noise_id, "kind": kind, "category": "street", "licence": "CC0", "blob_key": noise_id}
+    with store.database.write() as connection:
+        connection.execute(noises.insert(), {**row, "sha256": "0" * 64, "duration_s": 1.0})
 
 
 def move(store: Store, model_version: str, *states: ReleaseState) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
+from voice_pipeline.schema.canonical import digest
 from voice_pipeline.schema.monitoring import Action, IncidentKind
 from voice_pipeline.schema.release import ReleaseState
 from voice_pipeline.schema.retrain_policy import RetrainDecision, RetrainPolicy, RetrainTrigger
@@ -27,7 +29,8 @@ from voice_pipeline.training.checkpoints import write_checkpoint
 from voice_pipeline.training.plan_errors import UnknownPlanError, UnknownProfileError
 from voice_pipeline.training.planning import Plan, act, find_plan, plan, request_retrain
 from voice_pipeline.training.provenance import code_commit, lock_digest
-from voice_pipeline_tests.training.catalogue import add_dataset, move
+from voice_pipeline_tests.training.catalogue import add_dataset, add_noise, move
+from voice_pipeline_tests.training.speech_made_of_tones import spec_of
 
 
 def policy_of(store: Store) -> RetrainPolicy:
@@ -259,6 +262,39 @@ def test_the_commit_is_that_of_this_checkout_and_dirt_shows(tmp_path: Path) -> N
     assert code_commit(tmp_path) == head
     assert lock_digest(tmp_path) != lock_digest(tmp_path / "elsewhere") == "unknown"
     (tmp_path / "requirements.lock").write_text("a==2\n")
-    assert code_commit(tmp_path) == f"{head}-dirty"
+    assert re.fullmatch(rf"{head}-dirty-[0-9a-f]{{12}}", code_commit(tmp_path))
     (tmp_path / "inside").mkdir()
-    assert code_commit(tmp_path / "inside") == "unknown"
+    assert re.fullmatch(r"unknown-[0-9a-f]{12}", code_commit(tmp_path / "inside"))
+
+
+def test_code_that_no_commit_names_is_told_apart_by_its_sources(tmp_path: Path) -> None:
+    source = tmp_path / "voice_pipeline" / "speech" / "shape.py"
+    source.parent.mkdir(parents=True)
+    seen = []
+    for content in ("a = 1\n", "a = 2\n"):
+        source.write_text(content)
+        seen.append(code_commit(tmp_path))
+    source.write_text("a = 1\n")
+    assert code_commit(tmp_path) == seen[0] != seen[1]
+    source.rename(source.with_name("form.py"))
+    assert code_commit(tmp_path) not in seen
+
+
+def test_another_noise_is_another_model(store: Store) -> None:
+    policy = policy_of(store)
+    add_dataset(store, 1, clips=30)
+    (first,) = act(store, policy)
+    add_noise(store, "0b")
+    again = RetrainDecision(cause=first.cause, approved=True, reason="again", at=store.now())
+    second = plan(store, policy, again)
+    assert second.model_version != first.model_version
+    add_noise(store, "room", kind="rir")  # training mixes no rooms in
+    assert plan(store, policy, again) == second
+
+
+def test_a_spec_from_before_noises_were_kept_has_the_digest_it_had() -> None:
+    spec = spec_of()
+    older = spec.model_dump(mode="json")
+    del older["noise_digest"]
+    assert spec.digest == digest(older)
+    assert spec.model_copy(update={"noise_digest": "0" * 64}).digest != spec.digest

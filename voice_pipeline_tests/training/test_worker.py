@@ -16,8 +16,10 @@ from sqlalchemy import select
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import dataset_versions, models
 from voice_pipeline.training.checkpoints import checkpoint_digest
-from voice_pipeline.training.errors import UnknownModelError, WorkerFailedError
+from voice_pipeline.training.errors import CheckpointMismatchError, UnknownModelError, WorkerFailedError
+from voice_pipeline.training.provenance import noise_digest, noise_ids
 from voice_pipeline.training.worker import PROGRESS, main, run_worker
+from voice_pipeline_tests.training.catalogue import add_noise
 from voice_pipeline_tests.training.speech_made_of_tones import spec_of
 
 MODEL = "m-20261102-00000000"
@@ -48,6 +50,27 @@ def test_a_planned_model_is_trained_once_and_its_digest_kept(labelled: Store) ->
     written = (folder / "model.pt").stat().st_mtime_ns
     assert run_worker(labelled, MODEL) == folder
     assert (folder / "model.pt").stat().st_mtime_ns == written
+
+
+def test_a_checkpoint_that_became_another_is_refused_and_the_kept_digest_stays(labelled: Store) -> None:
+    plan(labelled, max_epochs=1)
+    folder = run_worker(labelled, MODEL)
+    kept = checkpoint_digest(folder)
+    weights = folder / "model.pt"
+    weights.write_bytes(weights.read_bytes() + b"x")
+    with pytest.raises(CheckpointMismatchError, match=rf"{MODEL} has digest .* but {kept[:12]} was trained"):
+        run_worker(labelled, MODEL)
+    assert labelled.database.scalar(select(models.c.checkpoint_sha256)) == kept
+
+
+def test_other_noises_than_were_planned_with_are_refused(labelled: Store) -> None:
+    plan(labelled, max_epochs=1)
+    with labelled.database.write() as connection:
+        row = connection.execute(select(models.c.spec)).scalar_one()
+        connection.execute(models.update().values(spec={**row, "noise_digest": noise_digest(noise_ids(labelled))}))
+    add_noise(labelled, "0b")
+    with pytest.raises(WorkerFailedError, match=r"ChangedNoisesError: .* plan anew"):
+        run_worker(labelled, MODEL)
 
 
 def test_a_worker_that_is_killed_goes_on_from_its_last_epoch(labelled: Store) -> None:
