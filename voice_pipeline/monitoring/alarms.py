@@ -16,6 +16,7 @@ class FailedCheck:
     """One evaluation of an asset check that did not pass."""
 
     run_id: str
+    partition: str
     asset: str
     check: str
     description: str
@@ -27,11 +28,19 @@ def alert_incidents(store: Store) -> int:
 
 
 def alert_failed_checks(store: Store, failed: Iterable[FailedCheck]) -> int:
-    """Tell people about failed checks; returns how many were new."""
+    """Tell people about failed checks; returns how many were new.
+
+    The same finding on the same partition is the same cause, whichever run found it again.
+    """
     return sum(
         raise_alert(
             store,
-            cause={"check": item.check, "asset": item.asset, "run": item.run_id},
+            cause={
+                "check": item.check,
+                "asset": item.asset,
+                "partition": item.partition,
+                "finding": item.description,
+            },
             title=f"check {item.check} of {item.asset} failed",
             body=f"{item.description or 'no description'} (run {item.run_id})",
         )

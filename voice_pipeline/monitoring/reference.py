@@ -9,7 +9,7 @@ Two populations make the reference:
 
 Where both are large enough a window is held against the nearest of three mixtures: the train split, both at half the
 mass each, the field traffic. So a model that was trained for a new population and promoted on it clears the drift,
-though old clips are most of its train split. Three are enough for any mixture between: with even wholly disjoint populations
+though old clips are most of its train split. Three are enough for any mixture between: even of disjoint populations
 KS is at most 0.25 and, against the middle one, PSI at most 0.27. The half-and-half alone is not: traffic that is
 all new is then KS 0.27 and PSI 0.33 away from it (`make demo QUICK=1`), half of its distance from the train split.
 """

@@ -86,12 +86,13 @@ def _failed_checks(context: SensorEvaluationContext) -> list[FailedCheck]:
     """Failed evaluations of the runs that began or ended last."""
     runs = context.instance.get_run_records(RunsFilter(statuses=BEGUN), limit=RECENT_RUNS, order_by="update_timestamp")
     found = []
-    for run_id in [record.dagster_run.run_id for record in runs]:
-        for entry in context.instance.all_logs(run_id, of_type=DagsterEventType.ASSET_CHECK_EVALUATION):
+    for run in [record.dagster_run for record in runs]:
+        partition = run.tags.get("dagster/partition", "")
+        for entry in context.instance.all_logs(run.run_id, of_type=DagsterEventType.ASSET_CHECK_EVALUATION):
             data = entry.dagster_event.event_specific_data if entry.dagster_event else None
             if isinstance(data, AssetCheckEvaluation) and not data.passed:
                 name, asset_key = data.check_name, data.asset_key.to_user_string()
-                found.append(FailedCheck(run_id, asset_key, name, data.description or ""))
+                found.append(FailedCheck(run.run_id, partition, asset_key, name, data.description or ""))
     return found
 
 

@@ -1,18 +1,18 @@
 """Alerts: tell people once, and keep what was told.
 
 An alert is first a row (its id is the digest of the cause, so one cause alerts once), then a line in
-`<home>/reports/alerts.log`, and then a message to every Apprise URL of `VOICE_PIPELINE_ALERT_URLS` (Slack, e-mail, …;
-https://github.com/caronc/apprise/wiki). An address that cannot be reached leaves the row undelivered: the next
-`deliver_pending` tries again, so an outage of the chat costs no alert.
+`<home>/reports/alerts.log` that ends in its id, and then a message to every Apprise URL of `VOICE_PIPELINE_ALERT_URLS`
+(Slack, e-mail, …; https://github.com/caronc/apprise/wiki). Only after line and message is the row marked delivered: the
+next `deliver_pending` takes up what a kill or an outage of the chat left, and the log holds each alert once.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import RowMapping, select, update
 
 from voice_pipeline.schema.canonical import digest
 from voice_pipeline.store.database import insert_new
@@ -20,6 +20,9 @@ from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import alerts as table
 
 logger = logging.getLogger("voice_pipeline.alerts")
+
+MARK = 16
+"""Characters of its id that end an alert's line."""
 
 
 def raise_alert(store: Store, cause: Mapping[str, Any], title: str, body: str) -> bool:
@@ -30,14 +33,14 @@ def raise_alert(store: Store, cause: Mapping[str, Any], title: str, body: str) -
         if not insert_new(connection, table, [row]):
             return False
     logger.warning("%s: %s", title, body)
-    _write_line(store, row["at"], title, body)  # type: ignore[arg-type]
     deliver_pending(store)
     return True
 
 
 def deliver_pending(store: Store) -> int:
-    """Send every alert that no address has taken yet; returns how many were delivered now."""
+    """Log and send every alert that no address has taken yet; returns how many were delivered now."""
     pending = store.database.rows(select(table).where(table.c.delivered.is_(False)).order_by(table.c.at))
+    _write_lines(store, pending)
     delivered = [row["alert_id"] for row in pending if _notify(store.settings.alert_urls, row["title"], row["body"])]
     if delivered:
         with store.database.write() as connection:
@@ -45,11 +48,18 @@ def deliver_pending(store: Store) -> int:
     return len(delivered)
 
 
-def _write_line(store: Store, at: str, title: str, body: str) -> None:
+def _write_lines(store: Store, rows: Sequence[RowMapping]) -> None:
+    """Append a line an alert that has none. A line that a kill cut off lacks its id, so it is written again, whole."""
+    if not rows:
+        return
     path = store.settings.reports / "alerts.log"
     path.parent.mkdir(parents=True, exist_ok=True)
+    text = path.read_text(errors="replace") if path.exists() else ""
+    told = {line[-MARK:] for line in text.splitlines()}
+    new = [row for row in rows if row["alert_id"][:MARK] not in told]
+    lines = [f"{r['at']} {r['title']}: {' '.join(r['body'].split())} {r['alert_id'][:MARK]}\n" for r in new]
     with path.open("a") as handle:
-        handle.write(f"{at} {title}: {' '.join(body.split())}\n")
+        handle.write(("\n" if text and not text.endswith("\n") else "") + "".join(lines))
 
 
 def _notify(urls: tuple[str, ...], title: str, body: str) -> bool:

@@ -114,6 +114,23 @@ def test_an_incident_and_a_failed_check_are_told_once(store: Store, instance: Da
     assert titles[1].endswith("input_drift → retrain")
 
 
+def test_a_finding_is_told_once_a_day_however_often_the_day_is_reported_on(
+    store: Store, clock: ManualClock, instance: DagsterInstance
+) -> None:
+    train_on(store, speech(np.random.default_rng(0), 300))
+    go_live(store)
+    told = []
+    for seed in range(3):
+        if seed == 2:
+            clock.advance(timedelta(days=1))
+        report(store, speech(np.random.default_rng(seed), 600, 2.0), seed=seed)
+        run(store, instance, tick(telemetry_sensor, store, instance)[0])
+        tick(alert_sensor, store, instance)
+        titles = [row["title"] for row in store.database.rows(alerts.select())]
+        told.append(sum("inputs_have_not_drifted" in title for title in titles))
+    assert told == [1, 1, 2]
+
+
 def test_checks_that_pass_are_not_told(store: Store, instance: DagsterInstance) -> None:
     @asset
     def thing() -> None: ...

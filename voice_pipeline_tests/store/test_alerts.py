@@ -9,6 +9,7 @@ from threading import Thread
 
 import pytest
 
+from voice_pipeline.store import alerts as module
 from voice_pipeline.store.alerts import deliver_pending, raise_alert
 from voice_pipeline.store.store import Store
 
@@ -69,3 +70,34 @@ def test_an_address_that_is_none_loses_no_alert(store: Store) -> None:
     assert raise_alert(wrong, {"run": "r1"}, "run failed", "disk full")
     assert deliver_pending(wrong) == 0
     assert deliver_pending(store) == 1
+
+
+class _Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("step", ["_write_lines", "_notify"])
+def test_an_alert_killed_at_any_step_is_logged_and_delivered_at_the_next_look(
+    store: Store, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def die(*_args: object) -> None:
+        raise _Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, step, die)
+        with pytest.raises(_Killed):
+            raise_alert(store, {"run": "r1"}, "run failed", "disk full")
+    assert deliver_pending(store) == 1
+    assert deliver_pending(store) == 0
+    (line,) = (store.settings.reports / "alerts.log").read_text().splitlines()
+    assert "run failed: disk full" in line
+
+
+def test_a_line_that_was_cut_off_is_written_again_whole(store: Store) -> None:
+    wrong = with_address(store, "no-such-scheme://x")
+    assert raise_alert(wrong, {"run": "r1"}, "run failed", "disk full")
+    log = store.settings.reports / "alerts.log"
+    whole = log.read_text()
+    log.write_text(whole[:-10])
+    deliver_pending(store)
+    assert log.read_text() == f"{whole[:-10]}\n{whole}"
