@@ -26,7 +26,7 @@ def freeze_suites(store: Store, dataset_version: str) -> EvalSuite:
     tests = [row for row in manifest_rows(store, dataset_version) if row.split is Split.TEST]
     if not tests:
         raise EmptySuiteError(
-            f"dataset version {dataset_version} has no test clip; label clips of at least four speakers who allow evaluation"
+            f"dataset version {dataset_version} has no test clip; label four speakers at least who allow evaluation"
         )
     content = [(row.clip_id, row.content_sha256, row.text) for row in tests]
     noise_ids = _noise_ids(store)
