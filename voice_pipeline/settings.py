@@ -38,7 +38,7 @@ class Settings(BaseSettings):
     alert_urls: tuple[str, ...] = ()
     edge_host: str = "127.0.0.1"
     edge_port: int = Field(default=8710, ge=0, le=65535)
-    subject_salt: SecretStr = SecretStr("voice-pipeline-local-subjects")
+    subject_salt: SecretStr = SecretStr("")  # empty: one minted for this home, under `keys`; see `Store.subject_salt`
     owner: str = "team:speech"
     training_profile: str = "full"
 

@@ -64,7 +64,7 @@ def assign(store: Store, device_id: str, app_version: str) -> Assignment:
     policy = _policy(store)
     views = release_views(store)
     live, candidate = live_of(views), rolling_out_of(views)
-    salt = store.settings.subject_salt.get_secret_value()
+    salt = store.subject_salt
     shadow: ReleaseView | None = None
     if candidate is not None and _runs_on(store, candidate, app_version):
         place = bucket(salt, candidate.release_id, device_id)

@@ -82,7 +82,7 @@ def read_stage(
     """Read the stage in which `view` is, beside the live model."""
     _, since = stage_entry(view)
     percent = shadow_percent if view.stage is ReleaseState.SHADOW else float(view.exposure_percent)
-    salt = store.settings.subject_salt.get_secret_value()
+    salt = store.subject_salt
     dictations = _dictations(store, since - timedelta(minutes=active_minutes))
     arm_of = {
         device: CANDIDATE if bucket(salt, view.release_id, device) < percent else CONTROL

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from voice_pipeline.settings import Settings
@@ -11,13 +11,18 @@ from voice_pipeline.store.clock import Clock, SystemClock
 from voice_pipeline.store.database import Database
 from voice_pipeline.store.ledger import Ledger
 from voice_pipeline.store.tables import catalogue
-from voice_pipeline.store.vault import Vault
+from voice_pipeline.store.vault import Vault, home_salt
 from voice_pipeline.store.vault_tables import vault
 
 
 @dataclass(frozen=True)
 class Store:
-    """Handed to every pure function of every stage."""
+    """Handed to every pure function of every stage.
+
+    Attributes:
+        subject_salt: what pseudonyms of people and draws of devices are keyed with: `VOICE_PIPELINE_SUBJECT_SALT`, else
+            this home's own.
+    """
 
     settings: Settings
     database: Database
@@ -25,6 +30,7 @@ class Store:
     vault: Vault
     ledger: Ledger
     clock: Clock
+    subject_salt: str = field(repr=False)
 
     @classmethod
     def open(cls, settings: Settings, clock: Clock | None = None) -> Store:
@@ -44,6 +50,7 @@ class Store:
             vault=Vault(vault_database, settings.keys, clock),
             ledger=Ledger(database, clock),
             clock=clock,
+            subject_salt=settings.subject_salt.get_secret_value() or home_salt(settings.keys),
         )
 
     def now(self) -> datetime:

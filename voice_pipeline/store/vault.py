@@ -33,12 +33,17 @@ def subject_token(salt: str, installation: str) -> str:
     return hmac.new(salt.encode(), installation.encode(), hashlib.sha256).hexdigest()[:32]
 
 
+def home_salt(keys: Path) -> str:
+    """The salt of a home that was given none: random, made the first time, and kept beside the master key."""
+    return _secret(keys / "subject-salt.key").hex()
+
+
 class Vault:
     """Encrypts and decrypts under subjects' keys, and destroys keys."""
 
     def __init__(self, database: Database, keys: Path, clock: Clock) -> None:
         self._database = database
-        self._master = _master_key(keys / "vault-master.key")
+        self._master = _secret(keys / "vault-master.key")
         self._clock = clock
         self._cache: dict[str, bytes] = {}
 
@@ -161,8 +166,8 @@ def _derive(key: bytes) -> bytes:
     return HKDF(SHA256(), length=64, salt=None, info=b"voice_pipeline sealed text").derive(key)
 
 
-def _master_key(path: Path) -> bytes:
-    """Read the installation's master key; make it (mode 0600) the first time. Two makers at once agree on one."""
+def _secret(path: Path) -> bytes:
+    """Read 32 random bytes; make them (mode 0600) the first time. Two makers at once agree on one."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     if not path.exists():
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
@@ -172,7 +177,7 @@ def _master_key(path: Path) -> bytes:
             handle.flush()
             os.fsync(handle.fileno())
         try:
-            os.link(temporary, path)  # fails if another process was first: then its key counts
+            os.link(temporary, path)  # fails if another process was first: then its secret counts
         except FileExistsError:
             pass
         finally:

@@ -11,13 +11,17 @@ import numpy as np
 import pytest
 from sqlalchemy import func, select
 
+from voice_pipeline.capture.erasure import erase_subject
 from voice_pipeline.capture.ingest import ingest_day
+from voice_pipeline.capture.intake import Accepted, accept_many
 from voice_pipeline.fleet import importer
 from voice_pipeline.fleet.corpus import CorpusClip, load_corpus
 from voice_pipeline.fleet.errors import CorpusError
 from voice_pipeline.fleet.importer import import_clips
+from voice_pipeline.schema.clip import CaptureEvent
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import clips, consents, inbox
+from voice_pipeline.store.vault import subject_token
 
 DAYS = [date(2026, 10, 30), date(2026, 10, 31), date(2026, 11, 1)]
 
@@ -51,13 +55,31 @@ def test_every_clip_comes_in_on_its_day_under_its_speakers_consent(store: Store)
     assert sorted("train" in allowed for allowed in scopes) == [False, True, True, True, True]
 
 
+def test_one_damaged_recording_keeps_the_whole_import_out(store: Store) -> None:
+    broken = [*CLIPS[:20], replace(CLIPS[20], read=_fail), *CLIPS[21:]]
+    with pytest.raises(CorpusError, match="the disk is gone"):
+        import_clips(store, broken, DAYS, seed=1)
+    assert store.database.scalar(select(func.count()).select_from(inbox)) == 0
+
+
+def test_one_refused_recording_keeps_the_whole_import_out(store: Store) -> None:
+    erase_subject(store, subject_token(store.subject_salt, "s4"), actor="s4")
+    with pytest.raises(CorpusError, match="clip-4 is refused: its subject was erased"):
+        import_clips(store, CLIPS, DAYS, seed=1)
+    assert store.database.scalar(select(func.count()).select_from(inbox)) == 0
+
+
 def test_an_import_that_broke_off_is_completed_by_the_same_import(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(importer, "CHUNK", 8)
-    broken = [*CLIPS[:20], replace(CLIPS[20], read=_fail), *CLIPS[21:]]
-    with pytest.raises(CorpusError):
-        import_clips(store, broken, DAYS, seed=1)
+    def accept_some(store: Store, items: list[tuple[CaptureEvent, bytes]]) -> list[Accepted]:
+        accept_many(store, items[:16])
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(importer, "accept_many", accept_some)
+    with pytest.raises(OSError, match="disk"):
+        import_clips(store, CLIPS, DAYS, seed=1)
+    monkeypatch.undo()
     assert store.database.scalar(select(func.count()).select_from(inbox)) == 16
     again = import_clips(store, CLIPS, DAYS, seed=1)
     present = {row["clip_id"] for row in store.database.rows(select(inbox.c.clip_id))}
@@ -67,6 +89,12 @@ def test_an_import_that_broke_off_is_completed_by_the_same_import(
 
 def _fail() -> np.ndarray:
     raise CorpusError("the disk is gone")
+
+
+def test_a_corpus_of_three_speakers_is_refused_in_one_line(store: Store) -> None:
+    with pytest.raises(CorpusError, match=r"3 speakers .* at least 4 speakers") as error:
+        import_clips(store, [clip for clip in CLIPS if clip.speaker in {"s0", "s1", "s2"}], DAYS, seed=1)
+    assert "\n" not in str(error.value)
 
 
 def test_two_corpora_with_one_seed_do_not_collide(store: Store) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
+from voice_pipeline.settings import load_settings
 from voice_pipeline.store import vault_tables
 from voice_pipeline.store.clock import ManualClock
 from voice_pipeline.store.database import Database
 from voice_pipeline.store.errors import BlobDigestError, ErasedSubjectError, UnknownSubjectError
 from voice_pipeline.store.store import Store
-from voice_pipeline.store.vault import Vault, subject_token
+from voice_pipeline.store.vault import Vault, home_salt, subject_token
 
 several = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
@@ -98,6 +100,29 @@ def test_many_openers_at_once_agree_on_one_master_key(tmp_path: Path, clock: Man
         thread.join()
     ciphertext = vaults[0].encrypt("s", b"audio", "clip")
     assert all(vault.decrypt("s", ciphertext, "clip") == b"audio" for vault in vaults)
+
+
+def test_each_home_has_a_salt_of_its_own_that_lasts_and_that_only_its_owner_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VOICE_PIPELINE_SUBJECT_SALT")
+    homes = [load_settings(tmp_path / name) for name in ("a", "b")]
+    salts = [Store.open(home).subject_salt for home in homes]
+    assert all(len(salt) == 64 for salt in salts)
+    assert salts[0] != salts[1]
+    assert Store.open(homes[0]).subject_salt == salts[0]
+    assert stat.S_IMODE((homes[0].keys / "subject-salt.key").stat().st_mode) == 0o600
+    assert salts[0] not in repr(Store.open(homes[0]))
+
+
+def test_a_given_salt_wins_over_that_of_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VOICE_PIPELINE_SUBJECT_SALT", "given")
+    assert Store.open(load_settings(tmp_path / "home")).subject_salt == "given"
+
+
+def test_many_openers_at_once_agree_on_one_salt(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(lambda _: home_salt(tmp_path / "keys"), range(8)))) == 1
 
 
 def test_a_subject_without_a_key_is_named(store: Store) -> None:
