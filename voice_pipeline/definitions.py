@@ -16,7 +16,7 @@ from dagster import (
 from voice_pipeline.resources import store_resource
 
 STAGES = ("capture", "labeling", "dataset", "features", "training", "packaging", "release", "monitoring")
-STAGES_WITH_SENSORS = ("capture", "labeling", "dataset", "training", "release", "monitoring")
+STAGES_WITH_SENSORS = ("capture", "labeling", "dataset", "training", "packaging", "release", "monitoring")
 
 
 def build_definitions(store: Any = store_resource) -> Definitions:

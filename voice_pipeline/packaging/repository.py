@@ -17,11 +17,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from voice_pipeline.packaging.errors import RepositoryDamagedError
 from voice_pipeline.packaging.signing import private_key, signing_public_key
 from voice_pipeline.schema.bundle import BundleManifest
+from voice_pipeline.schema.canonical import digest
 from voice_pipeline.settings import Settings
 from voice_pipeline.store.blobs import write_atomically
 from voice_pipeline.trust import signature_path
@@ -29,8 +30,6 @@ from voice_pipeline.trust import signature_path
 if TYPE_CHECKING:
     from securesystemslib.signer import CryptoSigner
     from tuf.api.metadata import Metadata
-
-RotatableRole = Literal["targets", "snapshot", "timestamp"]
 
 OFFLINE_LIFETIME = timedelta(days=365)
 ONLINE_LIFETIME = timedelta(days=30)
@@ -122,21 +121,15 @@ class UpdateRepository:
         with self._exclusive():
             return self._renew()
 
-    def rotate(self, role: RotatableRole) -> None:
-        """Replace an exposed key: what the old one signs is refused from a device's next refresh on.
-
-        The old private key stays beside the new one under `retired-…` so that nothing is lost by mistake.
-        """
+    def renewal_due(self) -> str | None:
+        """The digest of the metadata that `renew` would replace now; None while it is fresh or nothing is on offer."""
+        if not (self.metadata / "timestamp.json").exists():
+            return None
         with self._exclusive():
-            root, path = self._current("root"), self._key_path(role)
-            for keyid in list(root.signed.roles[role].keyids):
-                root.signed.revoke_key(keyid, role)
-            path.rename(path.with_name(f"retired-{root.signed.version}-{path.name}"))
-            root.signed.add_key(self._signer(role).public_key, role)
-            self._write_next(root, "root")
-            targets = self._current("targets")
-            self._write_next(targets, "targets")
-            self._advance_snapshot(targets.signed.version)
+            timestamp = self._current("timestamp").signed
+            if not self._stale() or not self._current("targets").signed.targets:
+                return None
+            return digest({"timestamp": timestamp.version, "expires": timestamp.expires.isoformat()})
 
     # --- inside, all under the lock -----------------------------------------------------------------------------------
 
@@ -219,8 +212,12 @@ class UpdateRepository:
         timestamp.signed.snapshot_meta.version = snapshot.signed.version
         self._write_next(timestamp, "timestamp")
 
+    def _stale(self) -> bool:
+        expires: datetime = self._current("timestamp").signed.expires
+        return expires - self._now <= ONLINE_LIFETIME / 2
+
     def _renew(self) -> bool:
-        if self._current("timestamp").signed.expires - self._now > ONLINE_LIFETIME / 2:
+        if not self._stale():
             return False
         targets = self._current("targets")
         if targets.signed.expires - self._now < OFFLINE_LIFETIME / 2:

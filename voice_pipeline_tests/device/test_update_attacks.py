@@ -128,32 +128,6 @@ def test_repository_of_another_publisher_is_refused(
     refused(device, new_device, UpdateRefusedError, "Unsigned")
 
 
-@pytest.mark.parametrize("role", ["timestamp", "snapshot", "targets"])
-def test_metadata_signed_by_a_stolen_then_rotated_key_is_refused(
-    edge: Edge, device: DeviceClient, new_device: NewDevice, clock: ManualClock, role: str
-) -> None:
-    repository = edge.repository(clock.now())
-    key = next(path for path in edge.settings.keys.rglob(f"{role}.key"))
-    stolen = key.read_bytes()
-    repository.rotate(role)  # type: ignore[arg-type]
-    assert device.poll().model_version == V1
-    device.update()
-    key.write_bytes(stolen)
-    edge.offer(clock.now(), V2)
-    edge.assign(V2)
-    refused(device, new_device, UpdateRefusedError, "Unsigned")
-
-
-def test_device_follows_a_rotated_key(edge: Edge, device: DeviceClient, clock: ManualClock) -> None:
-    for role in ("timestamp", "snapshot", "targets"):
-        edge.repository(clock.now()).rotate(role)  # type: ignore[arg-type]
-    edge.offer(clock.now(), V2)
-    edge.assign(V2)
-    device.poll()
-    device.update()
-    assert device.recogniser.model_version == V2
-
-
 def _republish(edge: Edge, version: str, clock: ManualClock, **changes: object) -> None:
     """A publisher who has the update keys, but changes the bundle behind the signer's back."""
     folder = edge.settings.bundles / version
