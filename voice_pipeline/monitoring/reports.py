@@ -27,12 +27,6 @@ def store_report(store: Store, kind: str, day: str, report: Record) -> str:
     return str(row["digest"])
 
 
-def find_report(store: Store, kind: str, day: str, model: type[R]) -> R | None:
-    """The report of that kind and day, or None."""
-    found = store.database.scalar(select(table.c.report).where(table.c.kind == kind, table.c.day == day))
-    return model.model_validate(found) if found is not None else None
-
-
 def newest_report(store: Store, kind: str, model: type[R]) -> R | None:
     """The report of that kind which was written last, or None."""
     statement = select(table.c.report).where(table.c.kind == kind).order_by(table.c.at.desc(), table.c.day.desc())

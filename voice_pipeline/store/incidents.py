@@ -81,18 +81,6 @@ def incidents(store: Store, kind: IncidentKind | None = None) -> list[Incident]:
     return [_incident(row) for row in store.database.rows(statement)]
 
 
-def find_incident(store: Store, incident_id: str) -> Incident:
-    """The incident with that id, open or closed.
-
-    Raises:
-        UnknownIncidentError: there is none.
-    """
-    row = store.database.row(select(table).where(table.c.incident_id == incident_id))
-    if row is None:
-        raise UnknownIncidentError(f"incident {incident_id} does not exist; list open ones with open_incidents()")
-    return _incident(row)
-
-
 def last_closed_at(store: Store, kind: IncidentKind) -> datetime | None:
     """When the last incident of `kind` was closed; None if none ever was."""
     latest = store.database.scalar(select(func.max(table.c.closed_at)).where(table.c.kind == kind.value))
