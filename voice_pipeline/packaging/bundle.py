@@ -23,7 +23,7 @@ from pathlib import Path
 
 from sqlalchemy import insert, select, update
 
-from voice_pipeline.packaging.errors import BundleConflictError, MissingInputError, UnpublishedBundleError
+from voice_pipeline.packaging.errors import BundleConflictError, MissingInputError
 from voice_pipeline.packaging.export import OPSET, checkpoint_folder, exported
 from voice_pipeline.packaging.golden import golden_vectors
 from voice_pipeline.packaging.graph import ort_bytes
@@ -110,19 +110,6 @@ def catalogued(store: Store, model_version: str) -> BundleManifest | None:
     """The manifest of the catalogued bundle of a model, or None."""
     row = store.database.scalar(select(bundles.c.manifest).where(bundles.c.model_version == model_version))
     return BundleManifest.model_validate(row) if row else None
-
-
-def published_bundle(store: Store, model_version: str) -> BundleManifest:
-    """The manifest of the bundle that devices are offered.
-
-    Raises:
-        UnpublishedBundleError: there is none, or it was withdrawn.
-    """
-    offered = UpdateRepository(store.settings, store.now()).published().get(model_version)
-    manifest = catalogued(store, model_version)
-    if offered is None or manifest is None or offered["bundle_digest"] != manifest.digest:
-        raise UnpublishedBundleError(f"model {model_version} is not on offer; materialise signed_bundle first")
-    return manifest
 
 
 def _verify(store: Store, folder: Path, manifest: BundleManifest) -> None:

@@ -25,7 +25,3 @@ class BundleConflictError(PackagingError):
 
 class RepositoryDamagedError(PackagingError):
     """The update repository on disk cannot be read or its keys are gone."""
-
-
-class UnpublishedBundleError(PackagingError):
-    """The bundle is not in the update repository."""

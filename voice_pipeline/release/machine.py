@@ -45,12 +45,6 @@ NEXT_STAGE: dict[S, S] = {
 }
 """Where a release goes when its evidence allows it; a sign-off stands before shadow, or before the first production."""
 
-ABORT: dict[S, S] = {
-    **dict.fromkeys((S.CANDIDATE, S.GATED, S.AWAITING_SIGN_OFF), S.REJECTED),
-    **dict.fromkeys((S.SHADOW, S.CANARY_5, S.CANARY_25, S.CANARY_50, S.HELD, S.PRODUCTION), S.ROLLED_BACK),
-}
-"""From every state that is not an end, one step undoes the release."""
-
 
 @dataclass(frozen=True)
 class Step:

@@ -10,7 +10,6 @@ UtcTime = AwareDatetime
 """A timezone-aware time; naive times are refused."""
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Fraction = float
 
 
 class Record(BaseModel):

@@ -44,11 +44,6 @@ def change_speed(samples: Samples, factor: float) -> Samples:
     return np.interp(np.arange(count) * factor, np.arange(samples.size), samples).astype(np.float32)
 
 
-def perturb_speed(rng: np.random.Generator, samples: Samples) -> Samples:
-    """`change_speed` by a factor drawn from SPEED_RANGE."""
-    return change_speed(samples, float(rng.uniform(*SPEED_RANGE)))
-
-
 def excerpt(rng: np.random.Generator, noise: Samples, n: int) -> Samples:
     """`n` samples of `noise` from a random place; repeats where the noise is shorter."""
     if noise.size <= n:

@@ -50,10 +50,3 @@ def corpus_wer(scores: Iterable[Score]) -> float:
     counted = list(scores)
     errors, words = sum(s.errors for s in counted), sum(s.words for s in counted)
     return errors / words if words else float(errors > 0)
-
-
-def corpus_cer(scores: Iterable[Score]) -> float:
-    """All character errors over all reference characters, as a fraction; as `corpus_wer` for empty references."""
-    counted = list(scores)
-    errors, chars = sum(s.char_errors for s in counted), sum(s.chars for s in counted)
-    return errors / chars if chars else float(errors > 0)

@@ -24,7 +24,6 @@ NOISES = [aug.coloured_noise(rng(1), 40_000), aug.coloured_noise(rng(2), 5_000)]
 MEL = mel_power(bursts(), 80)
 CASES: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
     "coloured_noise": lambda r: aug.coloured_noise(r, 1000),
-    "perturb_speed": lambda r: aug.perturb_speed(r, bursts()),
     "add_noise": lambda r: aug.add_noise(r, bursts(), NOISES),
     "room": lambda r: aug.room(r, bursts()),
     "join": lambda r: aug.join(r, bursts(), bursts(1)),
