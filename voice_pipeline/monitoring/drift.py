@@ -29,6 +29,8 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
+import numpy as np
+
 from voice_pipeline.monitoring.reference import Reference, live_reference
 from voice_pipeline.monitoring.reports import DRIFT, reports_before, store_report
 from voice_pipeline.monitoring.windows import EVERYONE, device_count, events_by_day, read_window
@@ -137,7 +139,7 @@ def find_drift(
     for cohort, features in compared.items():
         keys = [(cohort, feature) for feature in features]
         candidates = [{key: distance(known[key], window[key]) for key in keys} for known in populations]
-        nearest |= min(candidates, key=lambda found: _counted_ks(policy, found))
+        nearest.update(candidates[int(np.argmin([_counted_ks(policy, found) for found in candidates]))])
     adjusted = q_values([d.p_value for d in nearest.values()])
     return tuple(_finding(policy, key, d, q) for (key, d), q in zip(nearest.items(), adjusted, strict=True))
 

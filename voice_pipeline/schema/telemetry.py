@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated
 
 from pydantic import Field, StringConstraints
@@ -16,6 +17,10 @@ Words = Annotated[int, Field(ge=0, le=10_000)]
 LatencyMs = Annotated[float, Field(ge=0, le=600_000)]
 
 
+EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)
+"""A device that dates its report before this has no clock at all."""
+
+
 class TelemetryEvent(Record):
     """One dictation on one device. `corrected_words` of `words` were changed by the user afterwards.
 
@@ -27,7 +32,7 @@ class TelemetryEvent(Record):
 
     event_id: Annotated[Identifier, Field(min_length=8)]
     device_id: Identifier
-    at: UtcTime
+    at: UtcTime = Field(ge=EARLIEST)
     context: DeviceContext
     model_version: Identifier
     release_id: Identifier | None = None
@@ -39,7 +44,7 @@ class TelemetryEvent(Record):
     abandoned: bool = False
     fallback: bool = False
     duration_s: float = Field(ge=0, le=3_600)
-    snr_db: float
+    snr_db: float = Field(ge=-200, le=200)
     loudness_dbfs: float
     clipping: float = Field(ge=0, le=1)
     speaking_rate: float = Field(ge=0)

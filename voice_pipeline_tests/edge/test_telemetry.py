@@ -82,7 +82,7 @@ def test_a_clock_that_runs_ahead_names_no_future_day_and_silences_nothing(client
         *({"text": "call home"}, {"device_id": "phone-\ud800"}, {"model_version": "m\n1"}, {"release_id": "\ud800"}),
         *({"device_id": ""}, {"device_id": "d" * 81}, {"model_version": "m" * 81}, {"event_id": "dictation-\0"}),
         *({"words": 9 * 10**18}, {"corrected_words": 10_001}, {"shadow_corrected_words": -1}, {"duration_s": 3_601}),
-        *({"latency_ms": 600_001}, {"shadow_latency_ms": 1e300}),
+        *({"latency_ms": 600_001}, {"shadow_latency_ms": 1e300}, {"snr_db": 1e30}),
     ],
 )
 def test_a_batch_with_a_bad_event_is_refused_whole(client: TestClient, store: Store, changes: dict[str, Any]) -> None:
@@ -100,3 +100,8 @@ def test_five_thousand_events_go_in_at_once(client: TestClient, store: Store) ->
     answer = _post(client, *(event(n, store.now(), device=f"device-{n % 300}") for n in range(5_000)))
     assert answer.json() == {"accepted": 5_000, "duplicates": 0}
     assert store.database.scalar(select(func.count()).select_from(devices)) == 300
+
+
+def test_a_report_from_before_there_were_clocks_is_refused(client: TestClient, store: Store) -> None:
+    answer = _post(client, {**event(1, store.now()), "at": "0001-01-01T00:00:00+14:00"})
+    assert answer.status_code == 422

@@ -29,6 +29,7 @@ from dagster import (
 
 from voice_pipeline.monitoring import assets, checks
 from voice_pipeline.monitoring.drift import DriftReport, DriftStatus
+from voice_pipeline.monitoring.quality import report_quality
 from voice_pipeline.monitoring.reports import DRIFT, JUDGED, newest_report
 from voice_pipeline.monitoring.sensors import (
     RECENT_RUNS,
@@ -39,7 +40,10 @@ from voice_pipeline.monitoring.sensors import (
     sensors,
     telemetry_sensor,
 )
+from voice_pipeline.monitoring.windows import build_windows
 from voice_pipeline.schema.monitoring import IncidentKind
+from voice_pipeline.schema.monitoring_policy import load_monitoring_policy
+from voice_pipeline.settings import PROJECT_ROOT
 from voice_pipeline.store.clock import ManualClock
 from voice_pipeline.store.incidents import incidents
 from voice_pipeline.store.store import Store
@@ -129,6 +133,18 @@ def test_a_finding_is_told_once_a_day_however_often_the_day_is_reported_on(
         titles = [row["title"] for row in store.database.rows(alerts.select())]
         told.append(sum("inputs_have_not_drifted" in title for title in titles))
     assert told == [1, 1, 2]
+
+
+def test_a_broken_limit_is_the_same_finding_while_its_figure_moves(store: Store) -> None:
+    train_on(store, speech(np.random.default_rng(0), 20))
+    go_live(store)
+    found = set()
+    for latency in (2000.0, 3000.0):
+        day = report(store, speech(np.random.default_rng(1), 300), latency_ms=latency, seed=int(latency))
+        build_windows(store, day)
+        report_quality(store, load_monitoring_policy(PROJECT_ROOT / "policy"), day)
+        found.add(checks.quality_is_within_policy(store=store).description)  # type: ignore[call-arg,union-attr]
+    assert found == {"latency_p95_ms beyond the limit"}
 
 
 def test_checks_that_pass_are_not_told(store: Store, instance: DagsterInstance) -> None:
