@@ -15,9 +15,7 @@ from voice_pipeline.store.clock import ManualClock
 from voice_pipeline.store.store import Store
 
 os.environ.update(QUIET)
-os.environ["VOICE_PIPELINE_SUBJECT_SALT"] = (
-    "voice-pipeline-local-subjects"  # a fixed draw of devices and pseudonyms in every home
-)
+os.environ["VOICE_PIPELINE_SUBJECT_SALT"] = "voice-pipeline-local-subjects"  # one draw of devices in every home
 
 CORPUS = PROJECT_ROOT.parent / "shared" / "corpora"
 
