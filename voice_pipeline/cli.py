@@ -184,6 +184,14 @@ def capture_import(
 
 
 @capture.command()
+def token(installation: Words, home: Home = None) -> None:
+    """The pseudonym under which an installation's (or an imported speaker's) clips are kept."""
+    from voice_pipeline.store.vault import subject_token
+
+    typer.echo(subject_token(_existing_store(home).subject_salt, installation))
+
+
+@capture.command()
 def erase(subject_token: Words, actor: Words, home: Home = None) -> None:
     """Destroy a person's key: their audio is gone from every dataset version; prints what had learnt from it."""
     from voice_pipeline.capture.erasure import erase_subject

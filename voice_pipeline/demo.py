@@ -11,11 +11,11 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from dagster import DagsterInstance
-from pydantic import SecretStr
 from rich.console import Console
 from rich.live import Live
 from rich.spinner import Spinner
@@ -30,6 +30,7 @@ from voice_pipeline.store.blobs import write_atomically
 from voice_pipeline.store.clock import ManualClock
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import inbox
+from voice_pipeline.store.vault import SALT
 
 MARKER = "demo-home.json"
 OPENED = {"catalogue.db", "vault.db", "keys", "dagster", "reports", "tuf", "dvc"}  # what opening a home leaves there
@@ -102,12 +103,11 @@ def run_demo(plan: StoryPlan, console: Console) -> dict[str, Any]:
     """
     home_speech, new_speech, noise = _speech(plan)  # bad input is refused before anything is touched
     _claim_home(plan)
-    settings = load_settings(plan.home).model_copy(
-        update={
-            "training_profile": "quick" if plan.quick else "story",
-            "subject_salt": SecretStr(f"demo-{plan.seed}"),  # equal plans, equal pseudonyms
-        }
-    )
+    profile = "quick" if plan.quick else "story"
+    settings = load_settings(plan.home).model_copy(update={"training_profile": profile})
+    write_atomically(
+        settings.keys / SALT, sha256(f"demo-{plan.seed}".encode()).digest()
+    )  # equal plans, equal pseudonyms
     prepare_environment(settings)
     _keep_libraries_quiet()
     clock = ManualClock(datetime(plan.today.year, plan.today.month, plan.today.day, 8, tzinfo=UTC) - timedelta(days=5))

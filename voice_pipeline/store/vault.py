@@ -26,6 +26,7 @@ from voice_pipeline.store.errors import BlobDigestError, ErasedSubjectError, Unk
 from voice_pipeline.store.vault_tables import subject_keys
 
 NONCE_BYTES = 12
+SALT = "subject-salt.key"
 
 
 def subject_token(salt: str, installation: str) -> str:
@@ -35,7 +36,7 @@ def subject_token(salt: str, installation: str) -> str:
 
 def home_salt(keys: Path) -> str:
     """The salt of a home that was given none: random, made the first time, and kept beside the master key."""
-    return _secret(keys / "subject-salt.key").hex()
+    return _secret(keys / SALT).hex()
 
 
 class Vault:
