@@ -126,7 +126,8 @@ class Guardrails(Record):
 
     Attributes:
         dictations_per_device: a device speaks once a stage in the test, when it has sent this many dictations.
-        slow_ratio: a dictation is slow above this multiple of the live model's p95 on the same device class.
+        slow_ratio: a dictation is slow when its real-time factor (latency / duration) exceeds this multiple of the
+            live model's p95 on the same device class.
         correction_rate: share of words that the user changed.
         silence: share of devices heard shortly before the stage that fall silent in it.
         silence_minutes: how long silence must last.
