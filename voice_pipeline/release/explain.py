@@ -118,8 +118,8 @@ def _harm(rules: Guardrails) -> list[str]:
         "Harm is certain when a share of dictations exceeds that of the devices on the live model by more than:",
         "",
         f"- words corrected: {rules.correction_rate:.0%}",
-        f"- slower, for the length of the speech, than {rules.slow_ratio:g} times the p95 of the live model's real-time "
-        f"factor on that device class: {rules.slow:.0%}",
+        f"- slower, for the length of the speech, than {rules.slow_ratio:g} times the p95 of the live model's real-time"
+        f" factor on that device class: {rules.slow:.0%}",
         f"- crashed: {rules.crash:.0%}; abandoned: {rules.abandonment:.0%}; fallen back: {rules.fallback:.0%}",
         f"- devices fallen silent within {rules.silence_minutes:g} minutes: {rules.silence:.0%}",
         "",
