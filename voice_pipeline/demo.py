@@ -22,7 +22,7 @@ from rich.spinner import Spinner
 from sqlalchemy import func, select
 
 from voice_pipeline import story_report
-from voice_pipeline.conductor import Conductor, ExecutedRun
+from voice_pipeline.conductor import Conductor, ExecutedRun, RunFailedError
 from voice_pipeline.evaluation.manifest import read_noises
 from voice_pipeline.fleet.corpus import CorpusClip, load_corpus, synthesise_corpus
 from voice_pipeline.settings import Settings, load_settings, prepare_environment
@@ -35,6 +35,7 @@ from voice_pipeline.store.vault import SALT
 MARKER = "demo-home.json"
 OPENED = {"catalogue.db", "vault.db", "keys", "dagster", "reports", "tuf", "dvc"}  # what opening a home leaves there
 ACTOR = "demo"
+ATTEMPTS = 3
 
 
 class StoryError(Exception):
@@ -228,7 +229,7 @@ class _Story:
 
         self.progress.begin(2, "Label with two-pass review; 3 dataset, 4 features, 5 train v1, package, gate")
         self.reviewers = SimulatedReviewers(self.truth, error_rate=0.03, seed=self.plan.seed)
-        self.conductor.settle(lambda: self.reviewers.answer_open_tasks(self.store))
+        self._settle()
         self.model_versions.append(self._newest_model())
 
     def sign_off_first(self) -> None:
@@ -294,7 +295,7 @@ class _Story:
 
         self.progress.begin(8, "v3: fine offline, slow and wrong on devices")
         request_retrain(self.store, "routine refresh", actor=ACTOR)
-        self.conductor.settle()
+        self._settle()
         self.model_versions.append(self._newest_model())
         fleet.inject(Fault(self.model_versions[2], latency_factor=8.0, corrupt=True))
         self._roll(fleet, self.model_versions[2], ReleaseState.ROLLED_BACK)
@@ -328,7 +329,26 @@ class _Story:
         for _ in range(ticks):
             stats = fleet.tick(self.clock, self.plan.dictations)
             self.truth.update(stats.captured)
-            self.conductor.settle(lambda: self.reviewers.answer_open_tasks(self.store))
+            self._settle()
+
+    def _settle(self) -> None:
+        """Let sensors and reviewers finish. A model that its gates reject is told and another is asked for: gates are
+        never softened for the story, and models of a minute's training do not always beat the one before.
+        """
+        from voice_pipeline.schema.release import ReleaseState
+        from voice_pipeline.store.releases import latest_release
+        from voice_pipeline.training.planning import request_retrain
+
+        for attempt in range(ATTEMPTS):
+            try:
+                self.conductor.settle(lambda: self.reviewers.answer_open_tasks(self.store))
+                return
+            except RunFailedError:
+                view = latest_release(self.store, self._newest_model())
+                if view is None or view.state is not ReleaseState.REJECTED or attempt == ATTEMPTS - 1:
+                    raise
+                self.progress.say(f"{view.release_id} was rejected: {view.transitions[-1].reason}; asking for another")
+                request_retrain(self.store, f"{view.release_id} was rejected by its gates", actor=ACTOR)
 
     def _newest_model(self) -> str:
         from sqlalchemy import select
