@@ -1,9 +1,10 @@
-"""`voice-pipeline`: one command group per stage, and the four commands that cross stages.
+"""`voice-pipeline`: one command group per stage, and the commands that cross stages.
 
 Bad input gives one clear line on standard error and exit code 1; a traceback means a bug of ours.
 """
 
 import os
+import re
 import sys
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -72,14 +73,14 @@ def demo(
     corpus: Annotated[Path | None, typer.Option(help="Folder with manifest.jsonl; default: synthesised voices")] = None,
     home: Home = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random")] = 1,
-    today: Annotated[datetime | None, typer.Option(formats=DAY, help="Last simulated day; default today (UTC)")] = None,
+    today: Annotated[datetime | None, typer.Option(formats=DAY, help="Last simulated day; default yesterday")] = None,
 ) -> None:
     """Tell the whole story: import, label, train, release, drift, retrain, roll out, roll back."""
     from rich.console import Console
 
     from voice_pipeline.demo import StoryPlan, run_demo
 
-    day = (today or datetime.now(UTC)).date()
+    day = (today or datetime.now(UTC) - timedelta(days=1)).date()
     plan = StoryPlan(home=load_settings(home).root, today=day, quick=quick, corpus=corpus, seed=seed)
     run_demo(plan, Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160))
 
@@ -197,6 +198,8 @@ def erase(subject_token: Words, actor: Words, home: Home = None) -> None:
     from voice_pipeline.capture.erasure import erase_subject
     from voice_pipeline.lineage import subject_lineage
 
+    if not re.fullmatch(r"[0-9a-f]{32}", subject_token):
+        raise InputError(f"{subject_token} is no pseudonym; `voice-pipeline capture token INSTALLATION` gives it")
     store = _existing_store(home)
     before = subject_lineage(store, subject_token)
     erase_subject(store, subject_token, actor)

@@ -100,6 +100,8 @@ class Conductor:
         for wanted in result.dynamic_partitions_requests or []:
             if isinstance(wanted, AddDynamicPartitionsRequest):
                 self.instance.add_dynamic_partitions(wanted.partitions_def_name, wanted.partition_keys)
+        for event in result.asset_events:
+            self.instance.report_runless_asset_event(event)
         requests = [r for r in result.run_requests or [] if not self._ran_before(sensor.name, r)]
         for request in requests:
             self._execute(sensor, request)

@@ -243,7 +243,7 @@ class _Story:
         record_decision(self.store, view.release_id, Decision.APPROVE, actor=ACTOR, reason=reason)
         self.conductor.settle()
         self._expect(self.model_versions[0], ReleaseState.PRODUCTION)
-        self.progress.say(f"{view.release_id} signed off by {ACTOR} and live")
+        self.progress.say(f"v1 = {view.release_id}: signed off by {ACTOR} and live")
 
     def field(self, home: list[CorpusClip], new: list[CorpusClip], stack: ExitStack) -> Any:
         from voice_pipeline.edge.server import EdgeServer
@@ -285,7 +285,7 @@ class _Story:
     def roll_out_second(self, fleet: Any) -> None:
         from voice_pipeline.schema.release import ReleaseState
 
-        self.progress.begin(7, "v2: shadow → 5 → 25 → 50 → 100 %")
+        self.progress.begin(7, f"v2 = {self.model_versions[1]}: shadow → 5 → 25 → 50 → 100 %")
         self._roll(fleet, self.model_versions[1], ReleaseState.PRODUCTION)
 
     def sabotage_third(self, fleet: Any) -> None:
@@ -297,6 +297,7 @@ class _Story:
         request_retrain(self.store, "routine refresh", actor=ACTOR)
         self._settle()
         self.model_versions.append(self._newest_model())
+        self.progress.say(f"v3 = {self.model_versions[2]}")
         fleet.inject(Fault(self.model_versions[2], latency_factor=8.0, corrupt=True))
         self._roll(fleet, self.model_versions[2], ReleaseState.ROLLED_BACK)
         self._expect(self.model_versions[1], ReleaseState.PRODUCTION)

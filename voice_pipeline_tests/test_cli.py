@@ -196,3 +196,15 @@ def test_an_unknown_name_is_refused_in_one_line(
     Store.open(load_settings(home))
     assert run(monkeypatch, *arguments) == 1
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_a_name_is_not_taken_for_a_pseudonym(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from voice_pipeline.settings import load_settings
+    from voice_pipeline.store.store import Store
+
+    store = Store.open(load_settings(home))
+    assert run(monkeypatch, "capture", "erase", "synthetic:home-2", "me") == 1
+    assert "no pseudonym" in capsys.readouterr().err
+    assert store.ledger.head() == 0

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from dagster import (
+    AssetKey,
+    AssetMaterialization,
     AssetSelection,
     DagsterInstance,
     Definitions,
@@ -125,3 +127,21 @@ def test_every_finished_run_is_reported(
     conductor.settle()
     assert [(run.job, run.sensor, run.tags["incident"]) for run in seen] == [("thing_job", "wants_thing", "inc-1")]
     assert instance.get_run_by_id(seen[0].run_id).tags["dagster/run_key"] == "cause"
+
+
+def test_what_a_sensor_reports_is_kept_with_its_asset(
+    store: Store, instance: DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @asset
+    def thing() -> None: ...
+
+    job = define_asset_job("thing_job", AssetSelection.assets("thing"))
+
+    @sensor(job=job)
+    def tells() -> SensorResult:
+        return SensorResult(asset_events=[AssetMaterialization("thing", metadata={"state": "rolled_back"})])
+
+    conduct(store, instance, monkeypatch, [thing], [job], [tells]).settle()
+    told = instance.get_latest_materialization_event(AssetKey("thing"))
+    assert told is not None
+    assert told.asset_materialization.metadata["state"].value == "rolled_back"

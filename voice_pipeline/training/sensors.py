@@ -21,7 +21,7 @@ from voice_pipeline.partitions import model_version
 from voice_pipeline.schema.canonical import digest
 from voice_pipeline.store.store import Store
 from voice_pipeline.training.decisions import decide
-from voice_pipeline.training.planning import act, read_policy
+from voice_pipeline.training.planning import Plan, act, read_policy
 from voice_pipeline.training.tracking import mirror_aliases, standing
 
 training_job = define_asset_job(
@@ -69,11 +69,17 @@ def retrain_decision_sensor(context: SensorEvaluationContext, store: ResourcePar
             RunRequest(
                 run_key=digest({"train": plan.model_version, "decision": plan.decision_id}),
                 partition_key=plan.model_version,
-                tags={"cause": plan.cause.label, "incident": ",".join(plan.cause.incidents)},
+                tags=_tags(plan),
             )
             for plan in plans
         ],
     )
+
+
+def _tags(plan: Plan) -> dict[str, str]:
+    """A run that answers incidents names them; one that answers none has no such tag to find it by."""
+    incidents = {"incident": ",".join(plan.cause.incidents)} if plan.cause.incidents else {}
+    return {"cause": plan.cause.label, **incidents}
 
 
 @sensor(
