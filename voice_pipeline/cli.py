@@ -298,6 +298,16 @@ def monitoring_incidents(home: Home = None) -> None:
     _table(_existing_store(home), "incidents", ("incident_id", "kind", "action", "opened_at", "closed_at", "summary"))
 
 
+@monitoring.command()
+def close(incident_id: str, actor: Words, reason: Words, home: Home = None) -> None:
+    """Close an incident that people have dealt with; drift closes its own."""
+    from voice_pipeline.store.incidents import close_incident
+
+    if not close_incident(_existing_store(home), incident_id, f"{reason} ({actor})"):
+        raise InputError(f"incident {incident_id} is not open; `voice-pipeline monitoring incidents` shows all")
+    typer.echo(f"{incident_id} closed")
+
+
 @policy.command()
 def explain(name: Annotated[PolicyName, typer.Argument(help="Which policy")], home: Home = None) -> None:
     """Say a policy in plain words."""

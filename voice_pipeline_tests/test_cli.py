@@ -208,3 +208,23 @@ def test_a_name_is_not_taken_for_a_pseudonym(
     assert run(monkeypatch, "capture", "erase", "synthetic:home-2", "me") == 1
     assert "no pseudonym" in capsys.readouterr().err
     assert store.ledger.head() == 0
+
+
+def test_an_incident_is_closed_once_and_an_unknown_one_refused(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from voice_pipeline.schema.monitoring import Action, IncidentKind
+    from voice_pipeline.settings import load_settings
+    from voice_pipeline.store.incidents import open_incident, open_incidents
+    from voice_pipeline.store.store import Store
+
+    store = Store.open(load_settings(home))
+    incident = open_incident(store, IncidentKind.QUALITY, {"day": "1"}, None, Action.OBSERVE, "odd", {})
+    arguments = ["monitoring", "close", incident.incident_id, "me", "looked at it"]
+    monkeypatch.setattr(sys, "argv", ["voice-pipeline", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert not stop.value.code
+    assert open_incidents(store) == []
+    assert run(monkeypatch, *arguments) == 1
+    assert "is not open" in capsys.readouterr().err
