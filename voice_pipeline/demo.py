@@ -35,7 +35,7 @@ from voice_pipeline.store.vault import SALT
 MARKER = "demo-home.json"
 OPENED = {"catalogue.db", "vault.db", "keys", "dagster", "reports", "tuf", "dvc"}  # what opening a home leaves there
 ACTOR = "demo"
-ATTEMPTS = 3
+ATTEMPTS = 4
 
 
 class StoryError(Exception):
