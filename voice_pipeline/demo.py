@@ -349,6 +349,7 @@ class _Story:
                 if view is None or view.state is not ReleaseState.REJECTED or attempt == ATTEMPTS - 1:
                     raise
                 self.progress.say(f"{view.release_id} was rejected: {view.transitions[-1].reason}; asking for another")
+                self.clock.advance(timedelta(minutes=1))  # the newest plan is the last one by time
                 request_retrain(self.store, f"{view.release_id} was rejected by its gates", actor=ACTOR)
 
     def _newest_model(self) -> str:
