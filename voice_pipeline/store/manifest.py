@@ -31,6 +31,7 @@ from voice_pipeline.store.tables import consents, dataset_versions
 MANIFEST = "manifest.parquet"
 SEALED = ("text", "accent", "gender")
 OPEN = tuple(name for name in ManifestRow.model_fields if name not in SEALED)
+ROWS_AT_ONCE = 8192
 
 
 def shard_name(batch_id: str) -> str:
@@ -63,30 +64,40 @@ def manifest_bytes(store: Store, rows: Sequence[ManifestRow]) -> bytes:
 
 
 def read_manifest(store: Store, folder: Path) -> list[ManifestRow]:
+    """All rows of `stream_manifest`."""
+    return list(stream_manifest(store, folder))
+
+
+def stream_manifest(store: Store, folder: Path) -> Iterator[ManifestRow]:
     """Rows of the dataset in `folder`, sorted by clip id, without those of erased subjects and revoked consents.
+
+    `ROWS_AT_ONCE` rows lie in memory, however many there are.
 
     Raises:
         DamagedManifestError: there is no manifest, or it is not one of ours.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    path = folder / MANIFEST
-    try:
-        plain = pq.read_table(path).to_pylist()
-        items = [(row["speaker"], row.pop("sealed"), row["clip_id"]) for row in plain]
-    except (OSError, pa.ArrowException, KeyError) as error:
-        raise DamagedManifestError(f"manifest {path} cannot be read ({error}); restore it with `dvc pull`") from error
-    opened = store.vault.unseal(items)
     revoked = {
         row["consent_id"]
         for row in store.database.rows(select(consents.c.consent_id).where(consents.c.revoked_at.is_not(None)))
     }
-    return [
-        ManifestRow.model_validate({**row, **json.loads(personal)})
-        for row, personal in zip(plain, opened, strict=True)
-        if personal is not None and row["consent_id"] not in revoked
-    ]
+    for plain, items in _sealed_rows(folder / MANIFEST):
+        for row, personal in zip(plain, store.vault.unseal(items), strict=True):
+            if personal is not None and row["consent_id"] not in revoked:
+                yield ManifestRow.model_validate({**row, **json.loads(personal)})
+
+
+def _sealed_rows(path: Path) -> Iterator[tuple[list[dict[str, Any]], list[tuple[str, bytes, str]]]]:
+    """Open columns of some rows, and what `Vault.unseal` takes for each of them."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            for part in file.iter_batches(ROWS_AT_ONCE):
+                plain = part.to_pylist()
+                yield plain, [(row["speaker"], row.pop("sealed"), row["clip_id"]) for row in plain]
+    except (OSError, pa.ArrowException, KeyError) as error:
+        raise DamagedManifestError(f"manifest {path} cannot be read ({error}); restore it with `dvc pull`") from error
 
 
 def dataset_folder(store: Store, dataset_version: str) -> Path:

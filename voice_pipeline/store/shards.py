@@ -27,6 +27,14 @@ class ShardMember:
     ciphertext: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Where a member's ciphertext lies in its shard: `size` bytes from byte `offset`."""
+
+    offset: int
+    size: int
+
+
 def write_shard(path: Path, members: Sequence[ShardMember]) -> None:
     """Write members in clip order with fixed headers: the same members give the same bytes."""
     buffer = io.BytesIO()
@@ -65,3 +73,35 @@ def read_shard(path: Path, subjects: Mapping[str, str], vault: Vault) -> Iterato
         raise DamagedShardError(
             f"shard {path.name} lacks {len(left)} clips, e.g. {min(left)}; restore it with `dvc pull`"
         )
+
+
+def shard_spans(path: Path) -> dict[str, Span]:
+    """Where each clip lies in a shard, by clip id. Reads the headers (512 bytes a clip), no audio.
+
+    Raises:
+        DamagedShardError: the file is missing, no shard, or cut short.
+    """
+    try:
+        with tarfile.open(path, mode="r:") as archive:
+            return {info.name.removesuffix(SUFFIX): Span(info.offset_data, info.size) for info in archive}
+    except (tarfile.TarError, OSError) as error:
+        raise DamagedShardError(f"shard {path.name} cannot be read ({error}); restore it with `dvc pull`") from error
+
+
+def read_member(path: Path, span: Span, clip_id: str, subject: str, vault: Vault) -> bytes:
+    """FLAC bytes of one clip, without reading the rest of its shard. Safe from several threads at once.
+
+    Raises:
+        ErasedSubjectError: the subject's key was destroyed.
+        DamagedShardError: the shard is gone, or ends before the member does.
+        BlobDigestError: what lies there is not this clip.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(span.offset)
+            ciphertext = file.read(span.size)
+    except OSError as error:
+        raise DamagedShardError(f"shard {path.name} cannot be read ({error}); restore it with `dvc pull`") from error
+    if len(ciphertext) < span.size:
+        raise DamagedShardError(f"shard {path.name} ends inside clip {clip_id}; restore it with `dvc pull`")
+    return vault.decrypt(subject, ciphertext, clip_id)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,11 +97,11 @@ def read_calibration(folder: Path) -> Calibration | None:
     return Calibration(**json.loads(path.read_bytes())) if path.exists() else None
 
 
-def _material(store: Store, dataset_version: str) -> tuple[str, list[Utterance]]:
-    from voice_pipeline.training.data import read_utterances
+def _material(store: Store, dataset_version: str) -> tuple[str, Sequence[Utterance]]:
+    from voice_pipeline.training.data import open_utterances
 
     for split in (Split.DEV, Split.TRAIN):
-        utterances = list(islice(read_utterances(store, dataset_version, split), MOST_UTTERANCES))
+        utterances = open_utterances(store, dataset_version, split)[:MOST_UTTERANCES]
         if utterances:
             return split.value, utterances
     raise NothingToFitError(f"dataset {dataset_version} has neither dev nor train clips; label more and snapshot again")

@@ -11,6 +11,10 @@ class NoTrainingDataError(TrainingError):
     """The dataset version has no usable clip in the split that is needed."""
 
 
+class ErasedClipError(TrainingError):
+    """A person was erased while their clip was being learnt from; a new start goes on without it."""
+
+
 class CheckpointMismatchError(TrainingError):
     """A checkpoint belongs to another training spec, or the parent has another shape or alphabet."""
 

@@ -6,7 +6,6 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from sqlalchemy import select
@@ -139,11 +138,11 @@ def _parent(store: Store, plan: Plan) -> Finding:
 
 def _smoke(store: Store, plan: Plan) -> str:
     """Train one real batch with the plan's own spec in a folder that is thrown away."""
-    from voice_pipeline.training.data import read_utterances
+    from voice_pipeline.training.data import open_utterances
     from voice_pipeline.training.trainer import train
 
     few = [
-        list(islice(read_utterances(store, plan.spec.dataset_version, split), SMOKE_UTTERANCES))
+        open_utterances(store, plan.spec.dataset_version, split)[:SMOKE_UTTERANCES]
         for split in (Split.TRAIN, Split.DEV)
     ]
     short = plan.spec.hyperparameters.model_copy(update={"max_epochs": 1, "batch_size": SMOKE_UTTERANCES})

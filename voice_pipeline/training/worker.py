@@ -28,7 +28,7 @@ from voice_pipeline.store.errors import StoreError
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import models
 from voice_pipeline.training.checkpoints import CHECKPOINT, STATE, checkpoint_digest, is_complete
-from voice_pipeline.training.data import read_utterances
+from voice_pipeline.training.data import open_utterances
 from voice_pipeline.training.errors import (
     ChangedNoisesError,
     CheckpointMismatchError,
@@ -134,8 +134,8 @@ def _train(store: Store, spec: TrainingSpec, workdir: Path) -> Path:
 
     result = train(
         spec,
-        list(read_utterances(store, spec.dataset_version, Split.TRAIN)),
-        list(read_utterances(store, spec.dataset_version, Split.DEV)),
+        open_utterances(store, spec.dataset_version, Split.TRAIN),
+        open_utterances(store, spec.dataset_version, Split.DEV),
         noises,
         workdir,
         parent,
