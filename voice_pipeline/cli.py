@@ -125,7 +125,7 @@ def evaluate(
 ) -> None:
     """WER and CER with intervals over speakers, by slice, and latency, on any recordings."""
     from voice_pipeline.evaluation.manifest import NoiseUnder, evaluate_manifest
-    from voice_pipeline.evaluation.report import slice_table
+    from voice_pipeline.evaluation.tables import slice_table
     from voice_pipeline.store.blobs import write_atomically
 
     under = NoiseUnder(noise, snr) if noise else None

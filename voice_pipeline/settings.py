@@ -34,6 +34,7 @@ class Settings(BaseSettings):
     vault_url: str = ""
     blob_url: str = ""
     mlflow_url: str = ""
+    device_lab_url: str = ""
     policy_dir: Path = PROJECT_ROOT / "policy"
     alert_urls: tuple[str, ...] = ()
     edge_host: str = "127.0.0.1"
@@ -58,6 +59,11 @@ class Settings(BaseSettings):
     @property
     def blobs(self) -> str:
         return self.blob_url or str(self.root / "blobs")
+
+    @property
+    def device_lab(self) -> str:
+        """Folder (or fsspec URL) into which a device lab's JSON reports come."""
+        return self.device_lab_url or str(self.root / "device_lab")
 
     @property
     def mlflow_tracking_url(self) -> str:

@@ -43,5 +43,25 @@ class UnknownArtifactError(EvaluationError):
     """No model version or bundle folder of that name can be loaded."""
 
 
+class DifferentSuitesError(EvaluationError):
+    """Two reports that are to be compared were made on two suites."""
+
+
+class DeviceLabError(EvaluationError):
+    """Base of everything for which a device-lab report is refused."""
+
+
+class MalformedLabReportError(DeviceLabError):
+    """The file is no JSON of a device-lab report."""
+
+
+class ForeignLabReportError(DeviceLabError):
+    """The report is about another bundle or model, or about another way of running one than devices have."""
+
+
+class MistimedLabReportError(DeviceLabError):
+    """The report is dated in the future, or before the bundle it names existed."""
+
+
 class UnknownConditionError(EvaluationError):
     """A suite names a playing condition that this code cannot produce."""

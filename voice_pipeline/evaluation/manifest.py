@@ -28,7 +28,7 @@ from voice_pipeline.evaluation.errors import (
 )
 from voice_pipeline.evaluation.noises import SAMPLE_RATE, Noise, Samples
 from voice_pipeline.evaluation.report import Subject, evaluate
-from voice_pipeline.evaluation.suites import CLEAN, SuiteClip, length_slice, played
+from voice_pipeline.evaluation.suites import CLEAN, SuiteClip, length_slice, played, snr_slice
 from voice_pipeline.schema.canonical import digest, sha256_bytes
 from voice_pipeline.schema.training import EvaluationReport
 from voice_pipeline.store.store import Store
@@ -83,7 +83,8 @@ def evaluate_manifest(
             {"manifest": sha256_bytes(manifest.read_bytes()), "limit": limit, "noise": _noise_key(noise)}
         ),
     )
-    return evaluate(recogniser, _clips(recordings, manifest, bank, noise), subject, store.now())
+    clips = _clips(recordings, manifest, bank, noise)
+    return evaluate(recogniser, clips, subject, store.now(), word_speakers=1)  # the caller's own recordings
 
 
 def find_artifact(store: Store, model: str) -> Artifact:
@@ -197,13 +198,15 @@ def _clips(
     for recording in recordings:
         samples = _samples(recording, manifest)
         told = tuple(f"{field}:{value}" for field, value in recording.told)
+        length = length_slice(len(samples) / SAMPLE_RATE)
         for condition, snr_db in levels.items():
+            heard = played(samples, bank, snr_db, NOISE_SEED, recording.name, condition)
             yield SuiteClip(
                 clip_id=recording.name,
                 speaker=recording.speaker,
                 text=normalise(recording.text, ALPHABET),
-                samples=played(samples, bank, snr_db, NOISE_SEED, recording.name, condition),
-                slices=(f"condition:{condition}", *told, length_slice(len(samples) / SAMPLE_RATE)),
+                samples=heard,
+                slices=(f"condition:{condition}", *told, length, snr_slice(heard)),
                 condition=condition,
             )
 

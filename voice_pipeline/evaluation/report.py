@@ -1,8 +1,8 @@
 """From clips to an `EvaluationReport`: errors counted by utterance, pooled by slice, intervals over speakers.
 
 WER and CER are pooled ratios (all errors over all reference words or characters), never means of utterance rates;
-intervals resample speakers (Bisani & Ney, ICASSP 2004). The report keeps every utterance's counts, so that two
-artifacts can be compared in pairs later without hearing anything again.
+intervals resample speakers (Bisani & Ney, ICASSP 2004). The report keeps every utterance's counts and slices, so that
+two artifacts can be compared in pairs later (`evaluation.paired`) without hearing anything again.
 """
 
 from __future__ import annotations
@@ -18,17 +18,19 @@ from sqlalchemy import RowMapping, select
 from voice_pipeline.evaluation.errors import EmptySuiteError
 from voice_pipeline.evaluation.noises import Samples
 from voice_pipeline.evaluation.suites import SuiteClip
-from voice_pipeline.schema.training import EvaluationReport, Interval, Latency, SliceResult
+from voice_pipeline.evaluation.words import MIN_SPEAKERS, WordTally
+from voice_pipeline.schema.training import EvaluationReport, Interval, Latency, SliceResult, WordErrors
 from voice_pipeline.stats.bootstrap import cluster_bootstrap_ratio
 from voice_pipeline.store.database import upsert
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import evaluations
 
 if TYPE_CHECKING:
-    from voice_pipeline.speech.scoring import Score
+    from voice_pipeline.speech.scoring import Score, WordPair
 
 RESAMPLES = 1000
 OVERALL = "overall"
+WORST_OVERALL, WORST_OF_SLICE = 25, 5
 
 
 class Heard(Protocol):
@@ -60,7 +62,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Scored:
-    """One utterance after recognition."""
+    """One utterance after recognition; `pairs` are its (said, heard) words."""
 
     clip_id: str
     condition: str
@@ -68,6 +70,7 @@ class Scored:
     slices: tuple[str, ...]
     score: Score
     latency_ms: float
+    pairs: tuple[WordPair, ...] = ()
 
 
 def evaluate(
@@ -76,48 +79,70 @@ def evaluate(
     subject: Subject,
     created_at: datetime,
     resamples: int = RESAMPLES,
+    word_speakers: int = MIN_SPEAKERS,
 ) -> EvaluationReport:
     """Let `recogniser` hear every clip and report its errors by slice.
 
-    Clips are consumed one by one: memory does not grow with the audio.
+    Clips are consumed one by one: memory does not grow with the audio. Worst words are those that at least
+    `word_speakers` people said.
 
     Raises:
         EmptySuiteError: no clip, or no word in any reference.
     """
-    from voice_pipeline.speech.scoring import score
+    from voice_pipeline.speech.scoring import align_words, score
 
     scored: list[Scored] = []
     for clip in clips:
         heard = recogniser.transcribe(clip.samples)
         result = score(clip.text, heard.text)
-        scored.append(Scored(clip.clip_id, clip.condition, clip.speaker, clip.slices, result, heard.latency_ms))
-    return report_of(scored, subject, created_at, resamples)
+        pairs = tuple(align_words(clip.text, heard.text))
+        scored.append(Scored(clip.clip_id, clip.condition, clip.speaker, clip.slices, result, heard.latency_ms, pairs))
+    return report_of(scored, subject, created_at, resamples, word_speakers)
 
 
 def report_of(
-    scored: Sequence[Scored], subject: Subject, created_at: datetime, resamples: int = RESAMPLES
+    scored: Sequence[Scored],
+    subject: Subject,
+    created_at: datetime,
+    resamples: int = RESAMPLES,
+    word_speakers: int = MIN_SPEAKERS,
 ) -> EvaluationReport:
     """Pool scored utterances. Raises as `evaluate`."""
     if not any(item.score.words for item in scored):
         raise EmptySuiteError(f"{subject.suite_id} gives {len(scored)} clips without a word; nothing can be scored")
-    by_slice: dict[str, list[Scored]] = defaultdict(list)
-    for item in scored:
+    members: dict[str, list[int]] = defaultdict(list)
+    for position, item in enumerate(scored):
         for name in item.slices:
-            by_slice[name].append(item)
+            members[name].append(position)
+
+    def part(name: str, positions: Iterable[int], most: int) -> SliceResult:
+        chosen = [scored[position] for position in positions]
+        return _slice_result(name, chosen, resamples, _worst_words(chosen, most, word_speakers))
+
     return EvaluationReport(
         model_version=subject.model_version,
         variant=subject.variant,
         suite_id=subject.suite_id,
         suite_digest=subject.suite_digest,
         created_at=created_at,
-        overall=_slice_result(OVERALL, scored, resamples),
-        slices=tuple(_slice_result(name, by_slice[name], resamples) for name in sorted(by_slice)),
+        overall=part(OVERALL, range(len(scored)), WORST_OVERALL),
+        slices=tuple(part(name, members[name], WORST_OF_SLICE) for name in sorted(members)),
         latency=_latency([item.latency_ms for item in scored], subject.measured_on),
         utterances=tuple((s.clip_id, s.condition, s.speaker, s.score.errors, s.score.words) for s in scored),
+        members={name: tuple(members[name]) for name in sorted(members)},
     )
 
 
-def _slice_result(name: str, members: Sequence[Scored], resamples: int) -> SliceResult:
+def _worst_words(members: Sequence[Scored], most: int, min_speakers: int) -> tuple[WordErrors, ...]:
+    tally = WordTally()
+    for member in members:
+        tally.add(member.speaker, member.pairs)
+    return tally.worst(most, min_speakers)
+
+
+def _slice_result(
+    name: str, members: Sequence[Scored], resamples: int, worst_words: tuple[WordErrors, ...]
+) -> SliceResult:
     scores = [member.score for member in members]
     speakers = [member.speaker for member in members]
 
@@ -135,6 +160,7 @@ def _slice_result(name: str, members: Sequence[Scored], resamples: int) -> Slice
         substitutions=sum(s.substitutions for s in scores),
         deletions=sum(s.deletions for s in scores),
         insertions=sum(s.insertions for s in scores),
+        worst_words=worst_words,
     )
 
 
@@ -143,21 +169,6 @@ def _latency(milliseconds: list[float], measured_on: str) -> Latency:
 
     p50, p95 = np.percentile(milliseconds, (50, 95))
     return Latency(p50_ms=float(p50), p95_ms=float(p95), clips=len(milliseconds), measured_on=measured_on)
-
-
-def slice_table(report: EvaluationReport) -> str:
-    """The report as a Markdown table, one line a slice, overall first."""
-    lines = [
-        "| slice | clips | speakers | words | WER (95 %) | CER | sub / del / ins |",
-        "|---|--:|--:|--:|--:|--:|--:|",
-    ]
-    for part in (report.overall, *report.slices):
-        lines.append(
-            f"| {part.slice.replace('|', '/')} | {part.clips} | {part.speakers} | {part.words} "
-            f"| {part.wer.value:.1%} ({part.wer.low:.1%} – {part.wer.high:.1%}) | {part.cer.value:.1%} "
-            f"| {part.substitutions} / {part.deletions} / {part.insertions} |"
-        )
-    return "\n".join(lines)
 
 
 def store_report(store: Store, report: EvaluationReport, artifact_sha256: str) -> None:

@@ -17,6 +17,7 @@ from voice_pipeline.store.tables import dataset_versions, eval_suites
 CLEAN = "clean"
 NOISY = re.compile(r"^noise_(-?\d+)db$")
 SHORT_S, MEDIUM_S = 2.0, 5.0
+POOR_DB, FAIR_DB = 10.0, 20.0
 
 
 @dataclass(frozen=True)
@@ -82,12 +83,13 @@ def suite_clips(store: Store, suite: EvalSuite) -> Iterator[SuiteClip]:
     for row, audio in read_audio(store, rows, folder):
         samples = decode(audio)
         for condition in suite.conditions:
+            heard = played(samples, bank, levels[condition], suite.seed, row.clip_id, condition)
             yield SuiteClip(
                 clip_id=row.clip_id,
                 speaker=row.speaker,
                 text=row.text,
-                samples=played(samples, bank, levels[condition], suite.seed, row.clip_id, condition),
-                slices=slices_of(row, condition),
+                samples=heard,
+                slices=(*slices_of(row, condition), snr_slice(heard)),
                 condition=condition,
             )
 
@@ -118,8 +120,16 @@ def length_slice(seconds: float) -> str:
     return f"length:{'short' if seconds < SHORT_S else 'medium' if seconds < MEDIUM_S else 'long'}"
 
 
+def snr_slice(samples: Samples) -> str:
+    """`snr:poor` below 10 dB, `snr:fair` below 20 dB, else `snr:good`, as estimated from what is heard."""
+    from voice_pipeline.speech.measures import measure
+
+    snr_db = measure(samples).snr_db
+    return f"snr:{'poor' if snr_db < POOR_DB else 'fair' if snr_db < FAIR_DB else 'good'}"
+
+
 def slices_of(row: ManifestRow, condition: str) -> tuple[str, ...]:
-    """The slices in which a clip counts under `condition`."""
+    """The slices in which a clip counts under `condition`, so far as its manifest row tells (not `snr_slice`)."""
     told = {
         "condition": condition,
         "device": row.device_class,

@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import select
 
+from voice_pipeline.evaluation.device_lab import lab_findings
 from voice_pipeline.release.errors import MissingEvidenceError
 from voice_pipeline.schema.bundle import BundleManifest
 from voice_pipeline.schema.release import Outcome, Verdict
@@ -133,7 +134,19 @@ def gate_problems(store: Store, policy: ReleasePolicy, bundle_digest: str, champ
     against = {champion_of(found[gate]) for gate in COMPARING if gate in found}
     if against - {champion}:
         problems.append(OTHER_CHAMPION)
+    problems.append(lab_problem(store, policy, bundle_digest))
     return [problem for problem in problems if problem]
+
+
+def lab_problem(store: Store, policy: ReleasePolicy, bundle_digest: str) -> str:
+    """Empty, or which device the lab found too slow: its reports may come after the latency gate was judged."""
+    limit = policy.gates.latency.max_p95_ms
+    slow = [
+        f"{report.device_model} ({report.device_class}) p95 {report.p95_ms:.1f} ms"
+        for report in lab_findings(store, bundle_digest).reports
+        if report.p95_ms > limit
+    ]
+    return f"the device lab measured more than {limit:g} ms: {'; '.join(slow)}" if slow else ""
 
 
 def champion_of(verdict: Verdict) -> str:

@@ -60,7 +60,9 @@ def _gates(gates: Gates) -> list[str]:
         f"- **slice_margins**: no slice with {margins.min_words} words of {margins.min_speakers} speakers is worse by "
         f"more than {margins.max_regression:.1%} absolute, certain at {margins.confidence:.0%}.",
         f"- **int8_delta**: int8 and float differ by at most {gates.int8_delta.max_delta:.1%} absolute.",
-        f"- **latency**: p95 on one thread is at most {gates.latency.max_p95_ms:g} ms.",
+        f"- **latency**: p95 on one thread is at most {gates.latency.max_p95_ms:g} ms on every device class, by the "
+        "device lab's reports; where it sent none the evaluating host stands in, and the verdict says so. A slower "
+        "report that comes later stops the next step.",
         f"- **size**: the network is at most: {sizes}.",
         f"- **coverage**: the suite has {gates.coverage.min_clips} clips, {gates.coverage.min_speakers} speakers, "
         f"{gates.coverage.min_words} words and the slices {slices}.",

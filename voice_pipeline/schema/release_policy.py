@@ -60,7 +60,7 @@ class Int8DeltaGate(Record):
 
 
 class LatencyGate(Record):
-    """p95 of waveform-to-text on one thread, of the int8 network."""
+    """p95 of waveform-to-text on one thread, of the int8 network, on every device class."""
 
     max_p95_ms: Annotated[float, Field(gt=0)]
 

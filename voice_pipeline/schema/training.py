@@ -20,7 +20,9 @@ class Preset(StrEnum):
 
 
 class Hyperparameters(Record):
-    """What the trainer may turn. `max_epochs` bounds the run; augmentation shares are probabilities."""
+    """What the trainer may turn. `max_epochs` bounds the run; augmentation shares are probabilities; `masks` is how
+    often a band of bins and a stretch of frames are masked.
+    """
 
     preset: Preset = Preset.TINY
     max_epochs: int = Field(default=80, ge=1)
@@ -35,7 +37,13 @@ class Hyperparameters(Record):
     join_share: float = Field(default=0.35, ge=0, le=1)
     frequency_mask_bins: int = Field(default=15, ge=0)
     time_mask_frames: int = Field(default=20, ge=0)
+    masks: int = Field(default=1, ge=0)
+    room_share: float = Field(default=0.0, ge=0, le=1)
     patience_epochs: int = Field(default=20, ge=1)
+
+
+LATER_HYPERPARAMETERS: dict[str, int | float] = {"masks": 1, "room_share": 0.0}
+"""Those that the first specs had not, with the value that means what these meant."""
 
 
 class TrainingSpec(Record):
@@ -56,8 +64,13 @@ class TrainingSpec(Record):
 
     @property
     def digest(self) -> str:
-        later = set() if self.noise_digest else {"noise_digest"}  # a spec from before the field keeps its name
-        return digest(self.model_dump(mode="json", exclude=later))
+        content = self.model_dump(mode="json")  # a spec from before a field was there keeps its name:
+        if not self.noise_digest:
+            del content["noise_digest"]
+        for name, neutral in LATER_HYPERPARAMETERS.items():
+            if content["hyperparameters"][name] == neutral:
+                del content["hyperparameters"][name]
+        return digest(content)
 
 
 class Interval(Record):
@@ -68,8 +81,32 @@ class Interval(Record):
     high: float
 
 
+class WordErrors(Record):
+    """What became of one word: how often it was said, heard as another, missed, or put in where nobody said it.
+
+    `speakers` are those who said it or in whose clips it was put in; `heard_as` is its most frequent substitute
+    (`heard_as_times` times), None where it was never substituted.
+    """
+
+    word: str
+    said: int = Field(ge=0)
+    substituted: int = Field(ge=0)
+    deleted: int = Field(ge=0)
+    inserted: int = Field(ge=0)
+    speakers: int = Field(ge=1)
+    heard_as: str | None = None
+    heard_as_times: int = Field(default=0, ge=0)
+
+    @property
+    def errors(self) -> int:
+        return self.substituted + self.deleted + self.inserted
+
+
 class SliceResult(Record):
-    """One slice of an evaluation. `wer` and `cer` are fractions; intervals resample speakers."""
+    """One slice of an evaluation. `wer` and `cer` are fractions; intervals resample speakers.
+
+    `worst_words` are those with most errors, worst first, a bounded number; empty in reports from before it.
+    """
 
     slice: str
     clips: int
@@ -80,6 +117,69 @@ class SliceResult(Record):
     substitutions: int
     deletions: int
     insertions: int
+    worst_words: tuple[WordErrors, ...] = ()
+
+
+class SliceMinimum(Record):
+    """The least material that a slice's figures are trusted on."""
+
+    clips: int = Field(default=5, ge=1)
+    speakers: int = Field(default=2, ge=1)
+    words: int = Field(default=20, ge=1)
+
+    def missing(self, part: SliceResult) -> str:
+        """What `part` lacks, e.g. `1 of 2 speakers, 9 of 20 words`; empty where it has enough."""
+        wanted = {"clips": self.clips, "speakers": self.speakers, "words": self.words}
+        short = [
+            f"{getattr(part, name)} of {need} {name}" for name, need in wanted.items() if getattr(part, name) < need
+        ]
+        return ", ".join(short)
+
+
+class MarkResult(Record):
+    """One punctuation mark, or all together (`mark` is `all`): counts, and fractions that are None without a count."""
+
+    mark: str
+    reference: int = Field(ge=0)
+    hypothesis: int = Field(ge=0)
+    right: int = Field(ge=0)
+    precision: float | None
+    recall: float | None
+    f1: float | None
+
+
+class PunctuationResult(Record):
+    """What a model makes of case and punctuation, on the clips whose references have them; intervals resample speakers.
+
+    `f1` is over all marks together; None where no reference has a mark. `casing_accuracy` is the share of rightly
+    heard words that are written like the reference; None where no reference mixes capitals and lowercase.
+    `formatted_wer` counts words with their case and marks.
+    """
+
+    f1: Interval | None
+    marks: tuple[MarkResult, ...]
+    casing_accuracy: Interval | None
+    formatted_wer: Interval
+    clips: int = Field(ge=1)
+
+
+class WakeWordResult(Record):
+    """How often a wake word is found where it was said, and heard where it was not.
+
+    `threshold` finds the required share of the `calibration_clips`, of which none is among `positives`. Where a figure
+    cannot be given, `not_covered` says why and the figures are None: never 0. Intervals are 95 %: Wilson's for
+    `detection`, Garwood's exact Poisson one for `false_alarms_per_hour`.
+    """
+
+    phrase: str
+    calibration_clips: int = Field(ge=0)
+    positives: int = Field(ge=0)
+    negative_hours: float = Field(ge=0)
+    threshold: float | None = None
+    detection: Interval | None = None
+    false_alarms: int | None = None
+    false_alarms_per_hour: Interval | None = None
+    not_covered: str = ""
 
 
 class Latency(Record):
@@ -94,7 +194,9 @@ class Latency(Record):
 class EvaluationReport(Record):
     """How one artifact (`variant`: `float` or `int8`) does on one frozen suite.
 
-    `utterances` holds (clip_id, condition, speaker, word errors, words) for paired comparison.
+    `utterances` holds (clip_id, condition, speaker, word errors, words) for paired comparison; `members` names for each
+    slice the positions of its utterances there (empty in reports from before it was kept). `punctuation` is None where no
+    reference has case or marks, `wake_words` empty where no phrase is asked for.
     """
 
     model_version: str
@@ -106,6 +208,14 @@ class EvaluationReport(Record):
     slices: tuple[SliceResult, ...]
     latency: Latency
     utterances: tuple[tuple[str, str, str, int, int], ...]
+    members: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+    punctuation: PunctuationResult | None = None
+    wake_words: tuple[WakeWordResult, ...] = ()
+
+    @property
+    def parts(self) -> tuple[SliceResult, ...]:
+        """Overall, then every slice."""
+        return (self.overall, *self.slices)
 
     def slice(self, name: str) -> SliceResult | None:
         """The slice called `name`, or None where the suite does not cover it."""

@@ -57,6 +57,16 @@ class BlobStore:
     def exists(self, key: str) -> bool:
         return bool(self._fs.exists(self._path(key)))
 
+    def names(self, suffix: str) -> list[str]:
+        """Keys of the blobs right under the store's root that end in `suffix`, sorted; none without a folder."""
+        self._fs.invalidate_cache()  # object stores remember listings; another process may have added since
+        try:
+            found = self._fs.ls(self._root, detail=False)
+        except FileNotFoundError:
+            return []
+        names = (str(path).rstrip("/").rpartition("/")[2] for path in found)
+        return sorted(name for name in names if name.endswith(suffix) and not name.startswith("."))
+
     def delete(self, key: str) -> None:
         """Remove a blob; removing what is not there is no error."""
         if self.exists(key):

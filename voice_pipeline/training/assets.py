@@ -2,7 +2,7 @@
 
 from dagster import AssetExecutionContext, MaterializeResult, MetadataValue, ResourceParam, asset
 
-from voice_pipeline.evaluation.report import slice_table
+from voice_pipeline.evaluation.tables import slice_table
 from voice_pipeline.partitions import model_version
 from voice_pipeline.store.store import Store
 from voice_pipeline.training import presentation, stages

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from voice_pipeline.evaluation.report import slice_table
+from voice_pipeline.evaluation.tables import slice_table
 from voice_pipeline.schema.base import Record
 from voice_pipeline.schema.canonical import canonical_json
 from voice_pipeline.schema.training import EvaluationReport

@@ -1,35 +1,54 @@
-"""Learning curves as a PNG inside Markdown, so that the asset's page shows them without another server."""
+"""Learning curves as PNG, and any PNG inside Markdown, so that the asset's page shows it without another server."""
 
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from voice_pipeline.evaluation.charts import as_png
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PACE = (("learning_rate", "learning rate", "tab:green"), ("audio_s_per_s", "audio seconds a second", "tab:purple"))
 
 
 def learning_curve_png(epochs: Sequence[Mapping[str, Any]]) -> bytes:
-    """Training loss and dev WER by epoch, as PNG. `epochs` have `epoch`, `loss` and `dev_wer` (fraction or None)."""
+    """Training loss and dev WER by epoch, below it learning rate and throughput where they were told, as PNG.
+
+    Args:
+        epochs: with `epoch`, `loss` and `dev_wer` (fraction or None), and `learning_rate`, `audio_s_per_s` if known.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 3.2), dpi=110, layout="constrained")
-    loss_axis = figure.subplots()
-    numbers = [row["epoch"] for row in epochs]
-    loss_axis.plot(numbers, [row["loss"] for row in epochs], color="tab:blue", label="training loss")
-    loss_axis.set_xlabel("epoch")
-    loss_axis.set_ylabel("CTC loss", color="tab:blue")
-    judged = [(row["epoch"], 100 * row["dev_wer"]) for row in epochs if row.get("dev_wer") is not None]
-    if judged:
+    pace = [(key, label, colour) for key, label, colour in PACE if any(row.get(key) is not None for row in epochs)]
+    figure = Figure(figsize=(6.4, 4.4 if pace else 3.2), dpi=110, layout="constrained")
+    grid = figure.subplots(2 if pace else 1, squeeze=False, sharex=True, height_ratios=[2, 1] if pace else [1])
+    loss_axis = grid[0][0]
+    _line(loss_axis, epochs, "loss", "CTC loss", "tab:blue")
+    if any(row.get("dev_wer") is not None for row in epochs):
         wer_axis = loss_axis.twinx()
-        wer_axis.plot(*zip(*judged, strict=True), color="tab:orange", marker="o", markersize=3)
-        wer_axis.set_ylabel("dev WER, %", color="tab:orange")
+        in_percent = [{**row, "dev_wer": 100 * row["dev_wer"]} for row in epochs if row.get("dev_wer") is not None]
+        _line(wer_axis, in_percent, "dev_wer", "dev WER, %", "tab:orange", marker="o")
         wer_axis.set_ylim(bottom=0)
+    for number, (key, label, colour) in enumerate(pace):
+        axis = grid[1][0] if number == 0 else grid[1][0].twinx()
+        _line(axis, epochs, key, label, colour)
+        axis.set_ylim(bottom=0)
+    grid[-1][0].set_xlabel("epoch")
     loss_axis.grid(alpha=0.3)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    return as_png(figure)
 
 
 def as_markdown_image(png: bytes, caption: str) -> str:
     """A Markdown image with the PNG inside as a data URI."""
     return f"![{caption}](data:image/png;base64,{base64.b64encode(png).decode()})"
+
+
+def _line(
+    axis: Axes, epochs: Sequence[Mapping[str, Any]], key: str, label: str, colour: str, marker: str = ""
+) -> None:
+    told = [row for row in epochs if row.get(key) is not None]
+    axis.plot([row["epoch"] for row in told], [row[key] for row in told], color=colour, marker=marker, markersize=3)
+    axis.set_ylabel(label, color=colour, fontsize=8)

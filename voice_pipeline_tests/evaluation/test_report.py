@@ -17,10 +17,10 @@ from voice_pipeline.evaluation.report import (
     evaluate,
     find_report,
     reported_artifact,
-    slice_table,
     store_report,
 )
 from voice_pipeline.evaluation.suites import SuiteClip
+from voice_pipeline.evaluation.tables import slice_table
 from voice_pipeline.store.store import Store
 
 NOW = datetime(2026, 11, 2, tzinfo=UTC)
@@ -122,4 +122,4 @@ def test_the_table_has_a_line_a_slice_and_no_stray_column() -> None:
     report = evaluate(Scripted(["a"]), [clip(0, "a", slices=("accent:a|b", "condition:clean"))], SUBJECT, NOW)
     lines = slice_table(report).splitlines()
     assert len(lines) == 2 + 3
-    assert {line.count("|") for line in lines} == {8}
+    assert {line.count("|") for line in lines} == {9}

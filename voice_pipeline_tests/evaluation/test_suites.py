@@ -10,7 +10,7 @@ from voice_pipeline.dataset.suites import freeze_suites
 from voice_pipeline.evaluation.artifacts import FLOAT, INT8, artifact_of, open_recogniser, report_for
 from voice_pipeline.evaluation.errors import EmptySuiteError, MissingSuiteError, UnknownArtifactError
 from voice_pipeline.evaluation.report import find_report
-from voice_pipeline.evaluation.suites import current_suite, find_suite, suite_clips
+from voice_pipeline.evaluation.suites import current_suite, find_suite, snr_slice, suite_clips
 from voice_pipeline.schema.dataset import EvalSuite
 from voice_pipeline.store.store import Store
 from voice_pipeline_tests.store.labelled_home import TEST_SCOPES, add_batch
@@ -45,6 +45,7 @@ def test_each_test_clip_is_heard_once_a_condition_and_nobody_else_is(store: Stor
         "gender:female",
         "source:test",
         "length:short",
+        snr_slice(clips[0].samples),
     }
 
 
