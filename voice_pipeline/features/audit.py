@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from sqlalchemy import func, select
 
-from voice_pipeline.features.frames import newest_dataset, read_frame
+from voice_pipeline.features.frames import newest_dataset
 from voice_pipeline.features.sources import profile_of
 from voice_pipeline.store.feast_repo import online_features, source_folder
+from voice_pipeline.store.frames import read_frame
 from voice_pipeline.store.manifest import manifest_rows
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import clip_features, clips
@@ -47,7 +48,8 @@ def frame_difference(store: Store) -> int:
     """Rows by which the newest training frame differs from its dataset version's clips.
 
     Raises:
-        FrameRowsError: there is no dataset version, or the newest has no frame.
+        FrameRowsError: there is no dataset version.
+        MissingFrameError: the newest has no frame.
     """
     version = newest_dataset(store)
     wanted = {row.clip_id for row in manifest_rows(store, version)}

@@ -77,26 +77,6 @@ def build_frame(store: Store, dataset_version: str) -> TrainingFrame:
     return frame
 
 
-def read_frame(store: Store, dataset_version: str) -> pd.DataFrame:
-    """The stored frame of a dataset version.
-
-    Raises:
-        FrameRowsError: it was never built, or its file is not the one that was.
-    """
-    import pandas as pd
-
-    row = store.database.row(
-        select(training_frames).where(
-            training_frames.c.dataset_version == dataset_version,
-            training_frames.c.feature_schema_version == FEATURE_SERVICE,
-        )
-    )
-    path = store.settings.root / row["uri"] if row else None
-    if row is None or path is None or not path.exists() or sha256_bytes(path.read_bytes()) != row["sha256"]:
-        raise FrameRowsError(f"training frame of {dataset_version} is missing or changed; materialise training_frame")
-    return pd.read_parquet(path)
-
-
 def newest_dataset(store: Store) -> str:
     """The newest dataset version. Raises `FrameRowsError` where there is none."""
     version = store.database.scalar(

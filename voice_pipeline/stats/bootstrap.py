@@ -8,7 +8,7 @@ Bisani & Ney, "Bootstrap estimates for confidence intervals in ASR performance e
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,6 +104,33 @@ def paired_bootstrap_relative(
         probability_worse=worse / n,
         clusters=sums.shape[1],
     )
+
+
+def cluster_bootstrap_statistic(
+    statistic: Callable[[NDArray[np.int64]], float],
+    clusters: Sequence[Hashable],
+    n: int = 300,
+    seed: int = 0,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Percentile interval (low, high) over clusters of any figure that is no ratio of sums.
+
+    Args:
+        statistic: the figure of the clips at these positions; a cluster drawn twice gives its positions twice.
+        clusters: one label a clip, at least one.
+
+    A figure that is biased for few clips, as calibration errors are, is biased in the interval too.
+    """
+    members: dict[Hashable, list[int]] = {}
+    for position, label in enumerate(clusters):
+        members.setdefault(label, []).append(position)
+    if not members:
+        raise ValueError("bootstrap needs at least one clip")
+    positions = [np.array(found, dtype=np.int64) for found in members.values()]
+    drawn = np.random.default_rng(seed).integers(len(positions), size=(n, len(positions)))
+    figures = [statistic(np.concatenate([positions[cluster] for cluster in draw])) for draw in drawn]
+    low, high = np.quantile(figures, _tails(level))
+    return float(low), float(high)
 
 
 def _cluster_sums(clusters: Sequence[Hashable], *columns: ArrayLike) -> NDArray[np.float64]:

@@ -49,3 +49,7 @@ class DamagedManifestError(StoreError):
 
 class MissingFeaturesError(StoreError):
     """Features were never published, or a join did not give a row for each clip."""
+
+
+class MissingFrameError(StoreError):
+    """A dataset version has no training frame, or its file is not the one that was built."""

@@ -16,13 +16,12 @@ from voice_pipeline.dataset.snapshot import snapshot
 from voice_pipeline.features import assets, checks
 from voice_pipeline.features import publish as publishing
 from voice_pipeline.features.audit import frame_difference, skewed_clips, unmeasured_clips
-from voice_pipeline.features.errors import FrameRowsError
-from voice_pipeline.features.frames import build_frame, read_frame
+from voice_pipeline.features.frames import build_frame
 from voice_pipeline.features.measure import measure_day
 from voice_pipeline.features.publish import publish
 from voice_pipeline.settings import PROJECT_ROOT
 from voice_pipeline.store.clock import ManualClock
-from voice_pipeline.store.errors import MissingFeaturesError
+from voice_pipeline.store.errors import MissingFeaturesError, MissingFrameError
 from voice_pipeline.store.feast_repo import (
     FEATURE_SERVICE,
     features_at,
@@ -30,6 +29,7 @@ from voice_pipeline.store.feast_repo import (
     online_features,
     source_folder,
 )
+from voice_pipeline.store.frames import read_frame
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import clip_features, clips, training_frames
 from voice_pipeline_tests.features.reports import PROFILE, report
@@ -221,11 +221,11 @@ def test_who_is_erased_while_a_publisher_waits_for_its_turn_is_not_published(
 def test_a_changed_frame_is_not_read(store: Store) -> None:
     published(store)
     version = snapshot(store).dataset_version
-    with pytest.raises(FrameRowsError, match="missing or changed"):
+    with pytest.raises(MissingFrameError, match="missing or changed"):
         read_frame(store, version)
     frame = build_frame(store, version)
     pq.write_table(pq.read_table(frame.path).slice(1), frame.path)
-    with pytest.raises(FrameRowsError, match="missing or changed"):
+    with pytest.raises(MissingFrameError, match="missing or changed"):
         read_frame(store, version)
 
 
