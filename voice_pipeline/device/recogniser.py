@@ -62,6 +62,7 @@ def load_bundle(
         GoldenMismatchError: this device computes something else than the publisher did.
     """
     from voice_pipeline.speech.confidence import ConfidenceModel
+    from voice_pipeline.speech.decoder import open_decoder
     from voice_pipeline.speech.errors import SpeechError
     from voice_pipeline.speech.recogniser import OnnxRecogniser
     from voice_pipeline.speech.tokenizer import CharTokenizer
@@ -72,11 +73,13 @@ def load_bundle(
             f"model {manifest.model_version} needs app {manifest.min_app_version}, not {app_version}; update the app"
         )
     try:
+        tokenizer = CharTokenizer.from_json((folder / "tokenizer.json").read_text())
         engine = OnnxRecogniser(
             folder / NETWORK,
-            CharTokenizer.from_json((folder / "tokenizer.json").read_text()),
+            tokenizer,
             ConfidenceModel.from_json((folder / "confidence.json").read_text()),
             frame_shift_s=manifest.frame_shift_s,
+            decode=open_decoder(folder, tokenizer),
         )
     except (SpeechError, OSError) as error:
         raise DamagedBundleError(f"bundle {folder.name} cannot be loaded: {error}") from error

@@ -32,7 +32,7 @@ CONFIDENCE = "confidence.json"
 
 @dataclass(frozen=True)
 class Artifact:
-    """One network on disk: its folder, the file whose bytes count, and their sha256."""
+    """One network with its decoder on disk: their folder, and the sha256 that names both (`heard_sha256`)."""
 
     model_version: str
     variant: str
@@ -57,7 +57,7 @@ def artifact_of(store: Store, model_version: str, variant: str) -> Artifact:
         raise UnknownArtifactError(
             f"model {model_version} has no {variant} artifact in this home; train or package it first"
         )
-    return Artifact(model_version, variant, home, _sha256(network))
+    return Artifact(model_version, variant, home, heard_sha256(network, home))
 
 
 def bundle_artifact(folder: Path) -> Artifact:
@@ -75,7 +75,7 @@ def bundle_artifact(folder: Path) -> Artifact:
         model_version = str(json.loads(manifest.read_bytes())["model_version"])
     except (ValueError, KeyError, TypeError) as error:
         raise UnknownArtifactError(f"bundle {folder} has a damaged manifest.json; fetch the bundle again") from error
-    return Artifact(model_version, INT8, folder, _sha256(network))
+    return Artifact(model_version, INT8, folder, heard_sha256(network, folder))
 
 
 def open_recogniser(artifact: Artifact) -> Recogniser:
@@ -90,12 +90,14 @@ def open_recogniser(artifact: Artifact) -> Recogniser:
     from voice_pipeline.speech.tokenizer import CharTokenizer
 
     try:
+    from voice_pipeline.speech.decoder import open_decoder
         fitted = artifact.folder / CONFIDENCE
         confidence = ConfidenceModel.from_json(fitted.read_text()) if fitted.exists() else None
         if artifact.variant == FLOAT:
             return TorchRecogniser.load(artifact.folder, confidence)
         tokenizer = CharTokenizer.from_json((artifact.folder / "tokenizer.json").read_text())
-        return OnnxRecogniser(artifact.folder / NETWORK[INT8], tokenizer, confidence)
+        decode = open_decoder(artifact.folder, tokenizer)
+        return OnnxRecogniser(artifact.folder / NETWORK[INT8], tokenizer, confidence, decode=decode)
     except (SpeechError, OSError) as error:
         raise UnknownArtifactError(
             f"{artifact.variant} artifact of {artifact.model_version} cannot be loaded: {error}"
@@ -121,3 +123,22 @@ def report_for(store: Store, model_version: str, variant: str, suite: EvalSuite)
 def _sha256(path: Path) -> str:
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+def heard_sha256(network: Path, folder: Path) -> str:
+    """What a report heard: sha256 of the network, or of network and decoder where `folder` holds a beam search.
+
+    Raises:
+        UnknownArtifactError: the decoder's configuration is damaged.
+    """
+    from voice_pipeline.speech.decoder import DECODER, read_decoder
+    from voice_pipeline.speech.errors import DecoderError
+
+    try:
+        searched = read_decoder(folder).beam is not None
+    except DecoderError as error:
+        raise UnknownArtifactError(f"artifact {folder} cannot be used: {error}") from error
+    named = _sha256(network)
+    if not searched:
+        return named
+    return hashlib.sha256(f"{named} {_sha256(folder / DECODER)}".encode()).hexdigest()  # it names its lm.arpa
+
+

@@ -5,6 +5,7 @@
                 model.onnx         int8, waveform in → log-probabilities out
                 model.ort          the same for minimal builds of ONNX Runtime
                 tokenizer.json  confidence.json  model_card.md  model_card.json
+                decoder.json  lm.arpa    how posteriors become text; the language model of a beam search only
                 golden/*.wav       synthetic speech with the text this model makes of it
 <model_version>.sig                signature over the whole folder
 ```
@@ -34,6 +35,7 @@ from voice_pipeline.packaging.signing import sign_folder, signing_public_key
 from voice_pipeline.schema.bundle import BundleFile, BundleManifest, GoldenVector
 from voice_pipeline.schema.canonical import canonical_json
 from voice_pipeline.schema.dataset import EvalSuite
+from voice_pipeline.schema.decoding import DecoderKind
 from voice_pipeline.schema.training import EvaluationReport
 from voice_pipeline.store.blobs import write_atomically
 from voice_pipeline.store.store import Store
@@ -61,7 +63,7 @@ def build_bundle(store: Store, model_version: str) -> BundleManifest:
     building = folder.with_name(f".{model_version}.building")
     shutil.rmtree(building, ignore_errors=True)
     golden = _write_files(store, model_version, building)
-    suite, wer_float, wer_int8 = _measured(store, model_version, quantisation)
+    suite, wer_float, wer_int8 = _measured(store, model_version)
     manifest = _manifest(store, model_version, building, golden, quantisation, suite, (wer_float, wer_int8))
     write_atomically(building / MANIFEST, canonical_json(manifest))
     shutil.rmtree(folder, ignore_errors=True)  # left by a build that was killed before it was catalogued
@@ -148,8 +150,33 @@ def _write_files(store: Store, model_version: str, folder: Path) -> tuple[Golden
                 f"model {model_version} has no {name}; materialise {makers.get(name, 'acoustic_model')} first"
             )
         write_atomically(folder / name, source.read_bytes())
+    for name, data in decoder_files(store, model_version).items():
+        write_atomically(folder / name, data)
     write_atomically(folder / "model.ort", _flat_form(network))
     return golden_vectors(folder)
+
+
+def decoder_files(store: Store, model_version: str) -> dict[str, bytes]:
+    """Names and contents of what the model decodes with; nothing for a greedy model from before there was a choice.
+
+    Raises:
+        MissingInputError: the spec asks for a search and the decoder was not chosen, or its files are damaged.
+    """
+    from voice_pipeline.speech.decoder import ARPA, DECODER, open_decoder, read_decoder
+    from voice_pipeline.speech.errors import SpeechError
+    from voice_pipeline.speech.tokenizer import CharTokenizer
+
+    checkpoint = checkpoint_folder(store, model_version)
+    if not (checkpoint / DECODER).is_file():
+        if training_spec(store, model_version).decoding.kind is DecoderKind.BEAM:
+            raise MissingInputError(f"model {model_version} has no {DECODER}; materialise language_model first")
+        return {}
+    try:
+        open_decoder(checkpoint, CharTokenizer.from_json((checkpoint / "tokenizer.json").read_text()))
+        names = [DECODER, ARPA] if read_decoder(checkpoint).beam else [DECODER]
+        return {name: (checkpoint / name).read_bytes() for name in names}
+    except (SpeechError, OSError) as error:
+        raise MissingInputError(f"model {model_version} has no sound decoder: {error}") from error
 
 
 def _flat_form(network: Path) -> bytes:
@@ -160,33 +187,36 @@ def _flat_form(network: Path) -> bytes:
     return kept.read_bytes()
 
 
-def _measured(store: Store, model_version: str, quantisation: QuantisedModel) -> tuple[EvalSuite, float, float]:
+def _measured(store: Store, model_version: str) -> tuple[EvalSuite, float, float]:
     """The current suite, and what the float and the int8 network make of it; both reports are stored."""
     from voice_pipeline.evaluation.artifacts import FLOAT, report_for
     from voice_pipeline.evaluation.suites import current_suite
 
     suite = current_suite(store)
     float_report = report_for(store, model_version, FLOAT, suite)
-    int8_report = evaluate_int8(store, model_version, quantisation, suite)
+    int8_report = evaluate_int8(store, model_version, suite)
     return suite, float_report.overall.wer.value, int8_report.overall.wer.value
 
 
-def evaluate_int8(store: Store, model_version: str, quantisation: QuantisedModel, suite: EvalSuite) -> EvaluationReport:
-    """The stored report of exactly this int8 network on `suite`, else a new one, one thread as on a device."""
-    from voice_pipeline.evaluation.artifacts import INT8
+def evaluate_int8(store: Store, model_version: str, suite: EvalSuite) -> EvaluationReport:
+    """The stored report of this int8 network and decoder on `suite`, else a new one, one thread as on a device."""
+    from voice_pipeline.evaluation.artifacts import INT8, heard_sha256
     from voice_pipeline.evaluation.report import Subject, evaluate, find_report, reported_artifact, store_report
     from voice_pipeline.evaluation.suites import suite_clips
+    from voice_pipeline.speech.decoder import open_decoder
     from voice_pipeline.speech.recogniser import OnnxRecogniser
     from voice_pipeline.speech.tokenizer import CharTokenizer
 
+    checkpoint, network = checkpoint_folder(store, model_version), int8_model_path(store, model_version)
+    artifact = heard_sha256(network, checkpoint)
     stored = find_report(store, model_version, INT8, suite.digest)
-    if stored and reported_artifact(store, model_version, INT8, suite.digest) == quantisation.sha256:
+    if stored and reported_artifact(store, model_version, INT8, suite.digest) == artifact:
         return stored
-    tokenizer = CharTokenizer.from_json((checkpoint_folder(store, model_version) / "tokenizer.json").read_text())
-    recogniser = OnnxRecogniser(int8_model_path(store, model_version), tokenizer)
+    tokenizer = CharTokenizer.from_json((checkpoint / "tokenizer.json").read_text())
+    recogniser = OnnxRecogniser(network, tokenizer, decode=open_decoder(checkpoint, tokenizer))
     subject = Subject(model_version, INT8, suite.suite_id, suite.digest)
     report = evaluate(recogniser, suite_clips(store, suite), subject, store.now())
-    store_report(store, report, quantisation.sha256)
+    store_report(store, report, artifact)
     return report
 
 

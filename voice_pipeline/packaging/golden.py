@@ -1,7 +1,8 @@
 """Golden vectors: sounds with the answer this very model gives; a device asks again before it trusts a bundle.
 
 The sounds (`golden_sounds/`) are synthetic speech. A vector is kept if the answer does not hang on how the runtime
-computes: the graph as it stands, the graph without any optimisation, and the `.ort` form must all decode alike.
+computes: the graph as it stands, the graph without any optimisation, and the `.ort` form must all decode alike, with
+the decoder of the bundle.
 """
 
 from __future__ import annotations
@@ -21,23 +22,27 @@ KEPT = 3
 def golden_vectors(folder: Path) -> tuple[GoldenVector, ...]:
     """Write up to `KEPT` WAV files into `folder/golden` and return their vectors.
 
-    `folder` holds `model.onnx`, `model.ort` and `tokenizer.json`. If no sound decodes alike everywhere, all are
-    taken: then the mean log-probability has to tell.
+    `folder` holds `model.onnx`, `model.ort`, `tokenizer.json` and the decoder. If no sound decodes alike everywhere,
+    all are taken: then the mean log-probability has to tell.
     """
     from voice_pipeline.speech.audio import decode, encode_wav
+    from voice_pipeline.speech.decoder import open_decoder
     from voice_pipeline.speech.recogniser import OnnxRecogniser
     from voice_pipeline.speech.tokenizer import CharTokenizer
 
     tokenizer = CharTokenizer.from_json((folder / "tokenizer.json").read_text())
-    engines = [OnnxRecogniser(folder / name, tokenizer) for name in ("model.onnx", "model.ort")]
+    words_of = open_decoder(folder, tokenizer)
+    engines = [OnnxRecogniser(folder / name, tokenizer, decode=words_of) for name in ("model.onnx", "model.ort")]
     plain = _Plain(folder / "model.onnx")
     vectors: list[tuple[bool, GoldenVector, bytes]] = []
     for sound in sorted(SOUNDS.glob("*.flac")):
         wav = encode_wav(decode(sound.read_bytes()))
         samples = decode(wav)
         answers = [engine.transcribe(samples) for engine in engines]
-        same_frames = plain.best(samples) == engines[0].log_probs(samples).argmax(axis=1)
-        stable = answers[0].text == answers[1].text and bool(same_frames.all())
+        unoptimised = plain.log_probs(samples)
+        same_frames = unoptimised.argmax(axis=1) == engines[0].log_probs(samples).argmax(axis=1)
+        texts = {words_of(unoptimised, 1.0).text, *(answer.text for answer in answers)}
+        stable = len(texts) == 1 and bool(same_frames.all())
         vector = GoldenVector(
             path=f"golden/{sound.stem}.wav", text=answers[0].text, log_probs_mean=answers[0].log_probs_mean
         )
@@ -60,7 +65,6 @@ class _Plain:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
-    def best(self, samples: NDArray[np.float32]) -> NDArray[np.int64]:
-        """Best class of every output frame, shape (S,)."""
-        log_probs = self._session.run(None, {INPUT: samples[None, :]})[0][0]
-        return np.asarray(log_probs.argmax(axis=1))
+    def log_probs(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Log-probabilities of every output frame, shape (S, V)."""
+        return np.asarray(self._session.run(None, {INPUT: samples[None, :]})[0][0])

@@ -8,14 +8,16 @@ from pydantic import Field
 
 from voice_pipeline.schema.base import Record, UtcTime
 from voice_pipeline.schema.canonical import digest
-from voice_pipeline.schema.training import Hyperparameters
+from voice_pipeline.schema.decoding import Decoding
+from voice_pipeline.schema.training import Hyperparameters, SliceMinimum
 
 
 class Profile(Record):
-    """How a model is trained from nothing, and how it goes on from the live one."""
+    """How a model is trained from nothing, how it goes on from the live one, and how its posteriors become text."""
 
     scratch: Hyperparameters
     warm_start: Hyperparameters
+    decoding: Decoding = Decoding()
 
 
 class Triggers(Record):

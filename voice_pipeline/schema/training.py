@@ -8,6 +8,7 @@ from pydantic import Field
 
 from voice_pipeline.schema.base import Record, UtcTime
 from voice_pipeline.schema.canonical import digest
+from voice_pipeline.schema.decoding import DecoderKind, Decoding
 
 
 class Preset(StrEnum):
@@ -47,9 +48,10 @@ LATER_HYPERPARAMETERS: dict[str, int | float] = {"masks": 1, "room_share": 0.0}
 
 
 class TrainingSpec(Record):
-    """Everything that decides the weights. Same spec → same `model_version` → same artifact.
+    """Everything that decides the weights and the decoder. Same spec → same `model_version` → same artifact.
 
-    `noise_digest` is that of the sorted ids of the noises mixed in; empty in specs from before it was kept.
+    `noise_digest` is that of the sorted ids of the noises mixed in; empty in specs from before it was kept. Greedy
+    `decoding` is not part of the name: it is what specs from before there was a choice mean.
     """
 
     dataset_version: str
@@ -61,12 +63,15 @@ class TrainingSpec(Record):
     parent_model_version: str | None = None
     alphabet: str = " abcdefghijklmnopqrstuvwxyz'"
     noise_digest: str = ""
+    decoding: Decoding = Decoding()
 
     @property
     def digest(self) -> str:
         content = self.model_dump(mode="json")  # a spec from before a field was there keeps its name:
         if not self.noise_digest:
             del content["noise_digest"]
+        if self.decoding.kind is DecoderKind.GREEDY:
+            del content["decoding"]
         for name, neutral in LATER_HYPERPARAMETERS.items():
             if content["hyperparameters"][name] == neutral:
                 del content["hyperparameters"][name]

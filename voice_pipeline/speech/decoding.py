@@ -1,5 +1,6 @@
-"""Greedy CTC decoding: the best class of every frame, repeats collapsed, blanks removed (Graves et al., 2006, §3.2).
+"""From one class a frame to words with times: repeats collapsed, blanks removed (CTC; Graves et al., 2006, §3.2).
 
+Greedy decoding takes the best class of every frame. `beam` finds better texts, and reads its words off the same way.
 Only numpy, so that a device decodes exactly as the pipeline does.
 """
 
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from voice_pipeline.speech.ctc import log_likelihood
 from voice_pipeline.speech.tokenizer import BLANK, CharTokenizer
 
 
@@ -31,7 +33,9 @@ class PosteriorStats:
 
     `mean_best` and `min_best` are over emitted characters (1 where none was emitted), `mean_margin` is the mean gap
     between best and second best posterior over all frames, `blank_share` the share of frames whose best class is the
-    blank.
+    blank. `log_likelihood` ≤ 0 is that of the text over all its alignments (`ctc.log_likelihood`, nats): its exponential
+    is the network's own probability that exactly this was said. `character_entropy` (nats) is the mean over frames whose
+    best class is no blank, 0 where there is none.
     """
 
     frames: int
@@ -44,6 +48,8 @@ class PosteriorStats:
     mean_margin: float
     mean_entropy: float
     blank_share: float
+    log_likelihood: float
+    character_entropy: float
 
 
 @dataclass(frozen=True)
@@ -57,25 +63,33 @@ class Hypothesis:
 
 def greedy(log_probs: NDArray[np.float32], tokenizer: CharTokenizer, frame_shift_s: float) -> Hypothesis:
     """Decode log-probabilities of shape (T, V), T ≥ 1, one frame every `frame_shift_s` seconds."""
-    best = log_probs.argmax(axis=1)
-    starts = np.flatnonzero(np.diff(best, prepend=-1))
-    ends = np.append(starts[1:], len(best))
+    return along(log_probs.argmax(axis=1), log_probs, tokenizer, frame_shift_s)
+
+
+def along(
+    path: NDArray[np.int64], log_probs: NDArray[np.float32], tokenizer: CharTokenizer, frame_shift_s: float
+) -> Hypothesis:
+    """What `path`, one class for each of the T frames, says: shape (T,), over log-probabilities (T, V)."""
+    starts = np.flatnonzero(np.diff(path, prepend=-1))
+    ends = np.append(starts[1:], len(path))
     words: list[WordSpan] = []
     emitted: list[float] = []
+    labels: list[int] = []
     current: list[tuple[int, int, int, float]] = []
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-        index = int(best[start])
+        index = int(path[start])
         if index == BLANK:
             continue
         peak = float(log_probs[start:end, index].max())
         emitted.append(peak)
+        labels.append(index)
         if index == tokenizer.space:
             words += _close(current, tokenizer, frame_shift_s)
             current = []
         else:
             current.append((index, start, end, peak))
     words += _close(current, tokenizer, frame_shift_s)
-    stats = _statistics(log_probs, best, emitted, words)
+    stats = _statistics(log_probs, emitted, words, log_likelihood(log_probs, labels))
     return Hypothesis(" ".join(word.text for word in words), tuple(words), stats)
 
 
@@ -96,8 +110,9 @@ def _close(
 
 
 def _statistics(
-    log_probs: NDArray[np.float32], best: NDArray[np.int64], emitted: list[float], words: list[WordSpan]
+    log_probs: NDArray[np.float32], emitted: list[float], words: list[WordSpan], likelihood: float
 ) -> PosteriorStats:
+    best = log_probs.argmax(axis=1)
     probabilities = np.exp(log_probs.astype(np.float64))
     second, first = np.partition(probabilities, -2, axis=1)[:, -2:].T
     entropy = -(probabilities * np.maximum(log_probs, -50)).sum(axis=1)
@@ -114,4 +129,6 @@ def _statistics(
         mean_margin=float(np.mean(first - second)),
         mean_entropy=float(np.mean(entropy)),
         blank_share=float(np.mean(best == BLANK)),
+        log_likelihood=likelihood,
+        character_entropy=float(np.mean(entropy[best != BLANK])) if (best != BLANK).any() else 0.0,
     )

@@ -37,3 +37,11 @@ class ModelFileError(SpeechError):
 
 class PresetError(SpeechError):
     """No encoder preset has this name."""
+
+
+class ArpaError(SpeechError):
+    """A text is no ARPA model, or no n-gram model can be made from it."""
+
+
+class DecoderError(SpeechError):
+    """A decoder's configuration cannot be used, or its language model is missing or is not the one it names."""

@@ -1,7 +1,8 @@
 """A trained model as something that takes a recording and gives text, with its confidence and its time.
 
 Two engines, one answer: ONNX Runtime runs what devices run, PyTorch runs a checkpoint. A checkpoint folder holds
-`model.pt` (weights), `config.json` (encoder shape) and `tokenizer.json`.
+`model.pt` (weights), `config.json` (encoder shape), `tokenizer.json`, and `decoder.json` where it does not decode
+greedily (`decoder`).
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voice_pipeline.speech.audio import Samples
-from voice_pipeline.speech.confidence import ConfidenceModel, inputs
-from voice_pipeline.speech.decoding import PosteriorStats, WordSpan, greedy
+from voice_pipeline.speech.confidence import ConfidenceModel, scalars
+from voice_pipeline.speech.decoder import Decode, greedily, open_decoder
+from voice_pipeline.speech.decoding import PosteriorStats, WordSpan
 from voice_pipeline.speech.errors import EmptyAudioError, ModelFileError
 from voice_pipeline.speech.measures import AcousticMeasures, measure
 from voice_pipeline.speech.tokenizer import CharTokenizer
@@ -60,17 +62,17 @@ class Recogniser(Protocol):
 def _recognise(
     samples: Samples,
     run: Callable[[Samples], LogProbs],
-    tokenizer: CharTokenizer,
+    decode: Decode,
     confidence: ConfidenceModel | None,
     frame_shift_s: float | None,
 ) -> Recognition:
     if samples.size == 0:
         raise EmptyAudioError("recording has no samples; nothing to transcribe")
     started = time.perf_counter()
-    padded = np.pad(samples, (0, max(0, SHORTEST_INPUT - samples.size))).astype(np.float32, copy=False)
-    log_probs = run(padded)
-    shift = frame_shift_s or _nearest_shift(padded.size, len(log_probs))
-    hypothesis = greedy(log_probs, tokenizer, shift)
+    heard = padded(samples)
+    log_probs = run(heard)
+    shift = frame_shift_s or _nearest_shift(heard.size, len(log_probs))
+    hypothesis = decode(log_probs, shift)
     latency_ms = (time.perf_counter() - started) * 1000
     measures = measure(samples)
     posteriors = hypothesis.posteriors
@@ -80,6 +82,11 @@ def _recognise(
 
 
 def _nearest_shift(samples: int, frames: int) -> float:
+def padded(samples: Samples) -> Samples:
+    """`samples`, at least `SHORTEST_INPUT` of them: silence is added behind."""
+    return np.pad(samples, (0, max(0, SHORTEST_INPUT - samples.size))).astype(np.float32, copy=False)
+
+
     """Frame shift in whole hundredths of a second that turns `samples` into `frames`."""
     return max(1, round(samples / 160 / frames)) * 0.01
 
@@ -93,6 +100,7 @@ class OnnxRecogniser:
         threads: of ONNX Runtime; devices use 1.
         frame_shift_s: seconds an output frame stands for; None derives it from the first answer.
 
+        decode: turns log-probabilities into words (`open_decoder`); None decodes greedily.
     Raises:
         ModelFileError: no such file, or ONNX Runtime refuses it.
     """
@@ -105,6 +113,7 @@ class OnnxRecogniser:
         threads: int = 1,
         frame_shift_s: float | None = None,
     ) -> None:
+        decode: Decode | None = None,
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -122,6 +131,7 @@ class OnnxRecogniser:
         self.confidence = confidence
         self.frame_shift_s = frame_shift_s
 
+        self.decode = decode or greedily(tokenizer)
     def log_probs(self, samples: Samples) -> LogProbs:
         """(S, V) log-probabilities of one recording of at least 160 samples."""
         output: LogProbs = self._session.run(None, {self._input: samples[None, :]})[0][0]
@@ -131,27 +141,35 @@ class OnnxRecogniser:
         """Raises:
         EmptyAudioError: no samples.
         """
-        return _recognise(samples, self.log_probs, self.tokenizer, self.confidence, self.frame_shift_s)
+        return _recognise(samples, self.log_probs, self.decode, self.confidence, self.frame_shift_s)
 
 
 class TorchRecogniser:
     """Runs a model in PyTorch; same interface as `OnnxRecogniser`."""
 
     def __init__(
-        self, model: AcousticModel, tokenizer: CharTokenizer, confidence: ConfidenceModel | None = None
+        self,
+        model: AcousticModel,
+        tokenizer: CharTokenizer,
+        confidence: ConfidenceModel | None = None,
+        decode: Decode | None = None,
     ) -> None:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.confidence = confidence
         self.frame_shift_s = model.config.frame_shift_s
 
+        self.decode = decode or greedily(tokenizer)
     @classmethod
     def load(cls, checkpoint: Path, confidence: ConfidenceModel | None = None) -> TorchRecogniser:
-        """Raises:
-        ModelFileError: the folder is incomplete or damaged.
+        """The model with the decoder that its folder names.
+
+        Raises:
+            ModelFileError: the folder is incomplete or damaged.
+            DecoderError: its decoder or language model is damaged or changed.
         """
         model, tokenizer = load_checkpoint(checkpoint)
-        return cls(model, tokenizer, confidence)
+        return cls(model, tokenizer, confidence, open_decoder(checkpoint, tokenizer))
 
     def log_probs(self, samples: Samples) -> LogProbs:
         """(S, V) log-probabilities of one recording of at least 160 samples."""
@@ -165,7 +183,7 @@ class TorchRecogniser:
         """Raises:
         EmptyAudioError: no samples.
         """
-        return _recognise(samples, self.log_probs, self.tokenizer, self.confidence, self.frame_shift_s)
+        return _recognise(samples, self.log_probs, self.decode, self.confidence, self.frame_shift_s)
 
 
 def load_checkpoint(folder: Path) -> tuple[AcousticModel, CharTokenizer]:

@@ -46,6 +46,19 @@ def acoustic_model(context: AssetExecutionContext, store: ResourceParam[Store]) 
     partitions_def=model_version,
     deps=["acoustic_model"],
     group_name=GROUP,
+    kinds={"python"},
+    description="Word n-grams of the train speakers' texts and the search over them, kept where dev WER falls by it.",
+)
+def language_model(context: AssetExecutionContext, store: ResourceParam[Store]) -> MaterializeResult:
+    tuned = stages.choose_decoder(store, context.partition_key)
+    return MaterializeResult(metadata=tuned.figures())
+
+
+@asset(
+    partitions_def=model_version,
+    deps=["language_model"],
+    group_name=GROUP,
+    owners=OWNERS,
     owners=OWNERS,
     kinds={"numpy"},
     description="Calibrated probability that a dictation needs no correction, fitted on dev speakers, also in noise.",

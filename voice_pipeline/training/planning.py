@@ -126,6 +126,7 @@ def build_spec(store: Store, policy: RetrainPolicy, cause: RetrainCause) -> Trai
         noise_digest=noise_digest(noise_ids(store)),
     )
 
+        decoding=profile.decoding,
 
 def _parent(store: Store, warm_start: Hyperparameters) -> str | None:
     """The live model, if its checkpoint has the alphabet and the encoder shape that `warm_start` builds now."""

@@ -29,6 +29,7 @@ training_job = define_asset_job(
     selection=AssetSelection.assets(
         "training_plan",
         "acoustic_model",
+        "language_model",
         "confidence_model",
         "evaluation_report",
         "model_card",

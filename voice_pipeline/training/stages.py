@@ -24,6 +24,7 @@ from voice_pipeline.store.tables import models
 from voice_pipeline.training.card import write_card
 from voice_pipeline.training.charts import learning_curve_png
 from voice_pipeline.training.confidence import Calibration, fit_confidence, read_calibration
+from voice_pipeline.training.language_model import Tuned, fit_language_model
 from voice_pipeline.training.plan_errors import NotTrainedError
 from voice_pipeline.training.planning import TRAINED, Plan, find_plan
 from voice_pipeline.training.presentation import training_figures
@@ -61,6 +62,12 @@ def train_model(store: Store, model_version: str) -> TrainedModel:
     files = [path, *(checkpoint_folder(store, model_version) / name for name in (WEIGHTS, CONFIG, TOKENIZER))]
     run_id = log_training(store, model_version, plan.spec, epochs, files)
     return TrainedModel(plan, tuple(epochs), curve, run_id)
+
+
+def choose_decoder(store: Store, model_version: str) -> Tuned:
+    """Fit the language model of a trained model and choose its decoder. Raises `NotTrainedError`, `ModelFileError`."""
+    plan = trained(store, model_version)
+    return fit_language_model(store, model_version, plan.spec.dataset_version, plan.spec.decoding)
 
 
 def calibrate_model(store: Store, model_version: str) -> Calibration:
