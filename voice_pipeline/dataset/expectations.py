@@ -7,9 +7,11 @@ transcripts: what is stored here outlives an erasure. (GX: https://docs.greatexp
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from voice_pipeline.schema.alphabet import LOWERCASE, MARKS
 from voice_pipeline.schema.base import Record
 from voice_pipeline.schema.clip import MAX_CLIP_SECONDS, DeviceClass, Microphone
 from voice_pipeline.schema.dataset import Split
@@ -38,20 +40,24 @@ class ExpectationResult(Record):
 
 
 class Validation(Record):
-    """The judgement of a whole set of rows."""
+    """The judgement of a whole set of rows, whose texts are written in `alphabet` (lowercase where none is kept)."""
 
     passed: bool
     rows: int
     results: tuple[ExpectationResult, ...]
     engine: str
+    alphabet: str = LOWERCASE
 
     def failures(self, severity: str) -> tuple[ExpectationResult, ...]:
         """Broken expectations of one severity (`critical` or `warning`)."""
         return tuple(r for r in self.results if not r.success and r.severity == severity)
 
 
-def validate(rows: Sequence[dict[str, Any]]) -> Validation:
-    """Judge plain manifest rows; `passed` is False if any critical expectation is broken or could not be evaluated."""
+def validate(rows: Sequence[dict[str, Any]], alphabet: str = LOWERCASE) -> Validation:
+    """Judge plain manifest rows whose texts are to be written in `alphabet`.
+
+    `passed` is False if any critical expectation is broken or could not be evaluated.
+    """
     os.environ.update(QUIET)
     import great_expectations as gx
     from great_expectations.data_context.types.base import ProgressBarsConfig
@@ -59,7 +65,7 @@ def validate(rows: Sequence[dict[str, Any]]) -> Validation:
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
     source = context.data_sources.add_pandas("catalogue").add_dataframe_asset("dataset")
-    suite = context.suites.add(gx.ExpectationSuite(name="dataset_rows", expectations=expectations()))
+    suite = context.suites.add(gx.ExpectationSuite(name="dataset_rows", expectations=expectations(alphabet)))
     definition = gx.ValidationDefinition(
         name="gate", data=source.add_batch_definition_whole_dataframe("all"), suite=suite
     )
@@ -76,6 +82,7 @@ def validate(rows: Sequence[dict[str, Any]]) -> Validation:
         passed=all(r.success for r in results if r.severity == "critical"),
         rows=len(rows),
         results=results,
+        alphabet=alphabet,
         engine=f"great_expectations {gx.__version__}",
     )
 
@@ -93,8 +100,8 @@ def frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     return table
 
 
-def expectations() -> list[Expectation]:
-    """The suite, blocking ones first."""
+def expectations(alphabet: str = LOWERCASE) -> list[Expectation]:
+    """The suite for texts in `alphabet`, blocking ones first."""
     from great_expectations import expectations as gxe
 
     def critical(why: str) -> dict[str, Any]:
@@ -116,7 +123,7 @@ def expectations() -> list[Expectation]:
             column="content_sha256", regex=r"^[0-9a-f]{64}$", **critical("audio is named by its digest")
         ),
         gxe.ExpectColumnValuesToMatchRegex(
-            column="text", regex=r"^[a-z'](?:[a-z' ]*[a-z'])?$", **critical("transcripts are normalised")
+            column="text", regex=written_in(alphabet), **critical("transcripts are normalised")
         ),
         gxe.ExpectColumnValuesToBeBetween(
             column="duration_s", min_value=0.05, max_value=MAX_CLIP_SECONDS, **critical("clips are at most 30 s")
@@ -144,6 +151,16 @@ def expectations() -> list[Expectation]:
             column="split", value_set=[s.value for s in Split], **warning("every split is filled")
         ),
     ]
+
+
+def written_in(alphabet: str) -> str:
+    """Regular expression of the texts that `alphabet` allows: they start with a letter or apostrophe, end without a
+    space, and no mark stands alone.
+    """
+    letters = re.escape("".join(c for c in alphabet if c.isalpha() or c == "'"))
+    marks = re.escape("".join(c for c in alphabet if c in MARKS))
+    word = f"[{letters}][{letters}{marks}]*"
+    return f"^{word}(?: +{word})*$"
 
 
 def _result(raw: dict[str, Any]) -> ExpectationResult:

@@ -12,6 +12,7 @@ from sqlalchemy import RowMapping, select
 from voice_pipeline.dataset.splits import allows, assign
 from voice_pipeline.schema.consent import Scope
 from voice_pipeline.schema.dataset import ManifestRow, Split
+from voice_pipeline.speech.normalise import label_form
 from voice_pipeline.store.manifest import shard_name
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import batches, clips, consents, labels, speaker_splits
@@ -29,7 +30,8 @@ class Candidates:
     Attributes:
         rows: plain manifest rows (fields of `ManifestRow`), not yet validated.
         shards: batch id → clip id → key of its encrypted audio; with clips that wait (an empty transcript may be
-            corrected, the first copy of a recording be erased), since a shard is never rewritten.
+            corrected, the first copy of a recording be erased, labels be asked for in another alphabet), since a shard
+            is never rewritten.
         splits: every speaker's split, old ones and new ones.
         skipped: why labelled clips stay out, with counts.
         batches: all closed batches that were looked at.
@@ -42,8 +44,10 @@ class Candidates:
     batches: tuple[str, ...]
 
 
-def gather(store: Store) -> Candidates:
-    """Read the catalogue in one go; erased people, revoked consents and empty transcripts stay out."""
+def gather(store: Store, alphabet: str) -> Candidates:
+    """Read the catalogue in one go; erased people, revoked consents, empty transcripts and labels that are not written
+    in `alphabet` by the rules of today stay out: a version never mixes two ways of writing.
+    """
     found = _labelled(store)
     erased = store.vault.erased()
     skipped: Counter[str] = Counter()
@@ -57,6 +61,7 @@ def gather(store: Store) -> Candidates:
     splits = assign(_scopes_by_speaker(usable), _known_splits(store))
     rows: list[dict[str, Any]] = []
     heard: set[str] = set()
+    form = label_form(alphabet)
     shards: defaultdict[str, dict[str, str]] = defaultdict(dict)
     for row in sorted(usable, key=lambda row: _precedence(row, splits)):
         split = splits[row["subject_token"]]
@@ -64,7 +69,9 @@ def gather(store: Store) -> Candidates:
             skipped[f"consent_does_not_allow_{split}"] += 1
             continue
         shards[row["batch_id"]][row["clip_id"]] = row["blob_key"]
-        if not row["text"].strip():
+        if row["normaliser_version"] != form:
+            skipped["written_in_another_alphabet"] += 1
+        elif not row["text"].strip():
             skipped["empty_transcript"] += 1
         elif row["content_sha256"] in heard:
             skipped["same_recording"] += 1
@@ -92,7 +99,14 @@ def _labelled(store: Store) -> Sequence[RowMapping]:
     )
     closed = select(batches.c.batch_id)
     return store.database.rows(
-        select(clips, labels.c.text, labels.c.batch_id, consents.c.scopes, consents.c.revoked_at)
+        select(
+            clips,
+            labels.c.text,
+            labels.c.normaliser_version,
+            labels.c.batch_id,
+            consents.c.scopes,
+            consents.c.revoked_at,
+        )
         .select_from(joined)
         .where(labels.c.batch_id.in_(closed))
         .order_by(clips.c.clip_id)

@@ -24,6 +24,7 @@ from voice_pipeline.dataset.page import render
 from voice_pipeline.dataset.rows import Candidates, gather, manifest_rows
 from voice_pipeline.schema.canonical import sha256_bytes
 from voice_pipeline.schema.dataset import ManifestRow
+from voice_pipeline.schema.labeling_policy import load_labeling_policy
 from voice_pipeline.store.blobs import write_atomically
 from voice_pipeline.store.database import insert_new
 from voice_pipeline.store.manifest import MANIFEST, dataset_folder, manifest_bytes, shard_name
@@ -50,7 +51,8 @@ class Snapshot:
 
 
 def snapshot(store: Store) -> Snapshot:
-    """Make a dataset version of all closed batches, or return the one that holds exactly that.
+    """Make a dataset version of all labels of closed batches that are written in the alphabet of `labeling.yaml`, or
+    return the one that holds exactly that.
 
     Raises:
         EmptyDatasetError: no closed batch holds a usable clip.
@@ -61,13 +63,14 @@ def snapshot(store: Store) -> Snapshot:
     root = store.settings.dataset_repo
     root.mkdir(parents=True, exist_ok=True)
     with FileLock(root / ".snapshot.lock"):
-        candidates = gather(store)
+        alphabet = load_labeling_policy(store.settings.policy_dir).alphabet
+        candidates = gather(store, alphabet)
         if not candidates.rows:
             raise EmptyDatasetError(
                 f"no usable clip in {len(candidates.batches)} closed batches (left out: {dict(candidates.skipped)}); "
                 "label clips and close a batch first"
             )
-        validation = _gate(store, candidates)
+        validation = _gate(store, candidates, alphabet)
         rows = manifest_rows(candidates)
         manifest = manifest_bytes(store, rows)
         existing = _find(store, sha256_bytes(manifest))
@@ -105,8 +108,8 @@ def pending_batches(store: Store) -> tuple[str, ...]:
     return tuple(row["batch_id"] for row in closed if row["batch_id"] not in seen)
 
 
-def _gate(store: Store, candidates: Candidates) -> Validation:
-    validation = validate(candidates.rows)
+def _gate(store: Store, candidates: Candidates, alphabet: str) -> Validation:
+    validation = validate(candidates.rows, alphabet)
     page = store.settings.reports / "dataset" / "gate.html"
     write_atomically(page, render("Dataset gate", validation).encode())
     if not validation.passed:
@@ -127,7 +130,8 @@ def _find(store: Store, manifest_sha256: str) -> RowMapping | None:
 def _write(store: Store, candidates: Candidates, rows: Sequence[ManifestRow], manifest: bytes) -> None:
     """Bring `data/` to exactly these shards and this manifest; leftovers of a crash go."""
     data = store.settings.dataset_repo / "data"
-    wanted = {data / MANIFEST} | {data / row.shard for row in rows}
+    kept = {row.batch_id for row in rows} | candidates.shards.keys()  # those that wait serve older versions
+    wanted = {data / MANIFEST} | {data / shard_name(batch) for batch in kept}
     for path in data.rglob("*"):
         if path.is_file() and path not in wanted:
             path.unlink()

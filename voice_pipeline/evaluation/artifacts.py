@@ -10,10 +10,10 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from voice_pipeline.evaluation.errors import UnknownArtifactError
 from voice_pipeline.evaluation.report import (
-    Recogniser,
     Subject,
     evaluate,
     find_report,
@@ -21,9 +21,14 @@ from voice_pipeline.evaluation.report import (
     store_report,
 )
 from voice_pipeline.evaluation.suites import suite_clips
+from voice_pipeline.evaluation.wakewords import suite_wake_words
 from voice_pipeline.schema.dataset import EvalSuite
+from voice_pipeline.schema.evaluation_policy import load_evaluation_policy
 from voice_pipeline.schema.training import EvaluationReport
 from voice_pipeline.store.store import Store
+
+if TYPE_CHECKING:
+    from voice_pipeline.speech.recogniser import OnnxRecogniser, TorchRecogniser
 
 FLOAT, INT8 = "float", "int8"
 NETWORK = {FLOAT: "model.pt", INT8: "model.onnx"}
@@ -78,19 +83,19 @@ def bundle_artifact(folder: Path) -> Artifact:
     return Artifact(model_version, INT8, folder, heard_sha256(network, folder))
 
 
-def open_recogniser(artifact: Artifact) -> Recogniser:
+def open_recogniser(artifact: Artifact) -> OnnxRecogniser | TorchRecogniser:
     """A recogniser over the artifact, single-threaded for int8 as on a device.
 
     Raises:
         UnknownArtifactError: its files cannot be loaded.
     """
     from voice_pipeline.speech.confidence import ConfidenceModel
+    from voice_pipeline.speech.decoder import open_decoder
     from voice_pipeline.speech.errors import SpeechError
     from voice_pipeline.speech.recogniser import OnnxRecogniser, TorchRecogniser
     from voice_pipeline.speech.tokenizer import CharTokenizer
 
     try:
-    from voice_pipeline.speech.decoder import open_decoder
         fitted = artifact.folder / CONFIDENCE
         confidence = ConfidenceModel.from_json(fitted.read_text()) if fitted.exists() else None
         if artifact.variant == FLOAT:
@@ -115,14 +120,13 @@ def report_for(store: Store, model_version: str, variant: str, suite: EvalSuite)
     if stored is not None and reported_artifact(store, model_version, variant, suite.digest) == artifact.sha256:
         return stored
     subject = Subject(model_version, variant, suite.suite_id, suite.digest)
-    report = evaluate(open_recogniser(artifact), suite_clips(store, suite), subject, store.now())
+    recogniser, rules = open_recogniser(artifact), load_evaluation_policy(store.settings.policy_dir).wake_words
+    report = evaluate(recogniser, suite_clips(store, suite), subject, store.now())
+    report = report.model_copy(update={"wake_words": suite_wake_words(store, recogniser, suite, rules)})
     store_report(store, report, artifact.sha256)
     return report
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 def heard_sha256(network: Path, folder: Path) -> str:
     """What a report heard: sha256 of the network, or of network and decoder where `folder` holds a beam search.
 
@@ -142,3 +146,6 @@ def heard_sha256(network: Path, folder: Path) -> str:
     return hashlib.sha256(f"{named} {_sha256(folder / DECODER)}".encode()).hexdigest()  # it names its lm.arpa
 
 
+def _sha256(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

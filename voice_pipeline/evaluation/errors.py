@@ -63,5 +63,9 @@ class MistimedLabReportError(DeviceLabError):
     """The report is dated in the future, or before the bundle it names existed."""
 
 
+class UnusableWakeWordError(EvaluationError):
+    """A wake word cannot be spelled in the model's alphabet."""
+
+
 class UnknownConditionError(EvaluationError):
     """A suite names a playing condition that this code cannot produce."""

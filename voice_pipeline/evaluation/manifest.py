@@ -1,8 +1,8 @@
 """`voice-pipeline evaluate`: any list of recordings, judged by any model version or bundle folder.
 
 The manifest is JSON Lines, one recording a line: `path` (relative to the manifest), `text`, and optionally `speaker`,
-`accent`, `gender`, `corpus`; more is ignored. The whole list is checked before a model is loaded, so a bad line costs
-nothing.
+`accent`, `gender`, `corpus`; more is ignored. Case and punctuation of a text count for punctuation figures only. The
+whole list is checked before a model is loaded, so a bad line costs nothing.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from voice_pipeline.evaluation.errors import (
 from voice_pipeline.evaluation.noises import SAMPLE_RATE, Noise, Samples
 from voice_pipeline.evaluation.report import Subject, evaluate
 from voice_pipeline.evaluation.suites import CLEAN, SuiteClip, length_slice, played, snr_slice
+from voice_pipeline.schema.alphabet import CASED_PUNCTUATED
 from voice_pipeline.schema.canonical import digest, sha256_bytes
 from voice_pipeline.schema.training import EvaluationReport
 from voice_pipeline.store.store import Store
@@ -48,6 +49,7 @@ class Recording:
     text: str
     speaker: str
     told: tuple[tuple[str, str], ...]
+    split: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def evaluate_manifest(
         EvaluationError: one of its kinds, naming the file and line that is wrong.
     """
     recordings = read_recordings(manifest)[:limit]
-    bank = [Noise(str(r.path), _samples(r, noise.manifest)) for r in read_noises(noise.manifest)] if noise else []
+    bank = [Noise(str(r.path), samples_of(r, noise.manifest)) for r in read_noises(noise.manifest)] if noise else []
     artifact = find_artifact(store, model)
     recogniser = open_recogniser(artifact)
     subject = Subject(
@@ -126,6 +128,21 @@ def read_noises(manifest: Path) -> list[Recording]:
     return kept
 
 
+def read_negatives(manifest: Path) -> list[Recording]:
+    """All recordings of a speech or noise manifest, without room responses; a missing `text` says that nobody speaks.
+
+    Raises as `read_recordings`.
+    """
+    kept = [
+        _recording(manifest, number, fields, text_field="text" if fields.get("text") else None)
+        for number, fields in _lines(manifest)
+        if fields.get("kind") != "rir"
+    ]
+    for recording in kept:
+        _check_header(recording, manifest)
+    return kept
+
+
 def _lines(manifest: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (line number, fields) of each line that is not blank."""
     try:
@@ -167,6 +184,7 @@ def _recording(manifest: Path, number: int, fields: dict[str, Any], text_field: 
         text=fields[text_field] if text_field else "",
         speaker=str(fields.get("speaker") or fields["path"]),
         told=tuple((name, str(fields[name])) for name in TOLD if fields.get(name)),
+        split=str(fields.get("split") or ""),
     )
 
 
@@ -190,13 +208,12 @@ def _clips(
     recordings: Sequence[Recording], manifest: Path, bank: Sequence[Noise], noise: NoiseUnder | None
 ) -> Iterator[SuiteClip]:
     from voice_pipeline.speech.normalise import normalise
-    from voice_pipeline.speech.tokenizer import ALPHABET
 
     levels: dict[str, float | None] = {CLEAN: None}
     if noise is not None:
         levels[f"noise_{noise.snr_db:g}db"] = noise.snr_db
     for recording in recordings:
-        samples = _samples(recording, manifest)
+        samples = samples_of(recording, manifest)
         told = tuple(f"{field}:{value}" for field, value in recording.told)
         length = length_slice(len(samples) / SAMPLE_RATE)
         for condition, snr_db in levels.items():
@@ -204,14 +221,14 @@ def _clips(
             yield SuiteClip(
                 clip_id=recording.name,
                 speaker=recording.speaker,
-                text=normalise(recording.text, ALPHABET),
+                text=normalise(recording.text, CASED_PUNCTUATED),
                 samples=heard,
                 slices=(f"condition:{condition}", *told, length, snr_slice(heard)),
                 condition=condition,
             )
 
 
-def _samples(recording: Recording, manifest: Path) -> Samples:
+def samples_of(recording: Recording, manifest: Path) -> Samples:
     """The recording's audio. Raises an `EvaluationError` that names the manifest line."""
     from voice_pipeline.speech.audio import load
     from voice_pipeline.speech.errors import AudioError, WrongSampleRateError

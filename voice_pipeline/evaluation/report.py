@@ -17,6 +17,7 @@ from sqlalchemy import RowMapping, select
 
 from voice_pipeline.evaluation.errors import EmptySuiteError
 from voice_pipeline.evaluation.noises import Samples
+from voice_pipeline.evaluation.punctuation import punctuation_result
 from voice_pipeline.evaluation.suites import SuiteClip
 from voice_pipeline.evaluation.words import MIN_SPEAKERS, WordTally
 from voice_pipeline.schema.training import EvaluationReport, Interval, Latency, SliceResult, WordErrors
@@ -26,6 +27,7 @@ from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import evaluations
 
 if TYPE_CHECKING:
+    from voice_pipeline.speech.punctuation import Formatting
     from voice_pipeline.speech.scoring import Score, WordPair
 
 RESAMPLES = 1000
@@ -89,15 +91,20 @@ def evaluate(
     Raises:
         EmptySuiteError: no clip, or no word in any reference.
     """
+    from voice_pipeline.speech.punctuation import formatting
     from voice_pipeline.speech.scoring import align_words, score
 
     scored: list[Scored] = []
+    compared: list[Formatting] = []
     for clip in clips:
         heard = recogniser.transcribe(clip.samples)
         result = score(clip.text, heard.text)
+        compared.append(formatting(clip.text, heard.text))
         pairs = tuple(align_words(clip.text, heard.text))
         scored.append(Scored(clip.clip_id, clip.condition, clip.speaker, clip.slices, result, heard.latency_ms, pairs))
-    return report_of(scored, subject, created_at, resamples, word_speakers)
+    report = report_of(scored, subject, created_at, resamples, word_speakers)
+    punctuation = punctuation_result([item.speaker for item in scored], compared, resamples)
+    return report.model_copy(update={"punctuation": punctuation})
 
 
 def report_of(

@@ -1,9 +1,12 @@
-"""Wake words: how many are found, and how many false alarms an hour of other speech gives, at a threshold set elsewhere.
+"""Wake words: how many are found, and how many false alarms an hour other speech gives, at a threshold set elsewhere.
 
 The threshold of a phrase is the highest that finds the required share of calibration clips; detection and false alarms
 are then counted on other clips. False alarms are counted as a device would fire, refractory time included, on all clips
 whose reference does not hold the phrase, other wake words among them. A phrase without calibration clips, without clips
 to judge, or without negatives is told as not covered.
+
+Of a frozen suite, the dev clips of its dataset version set the thresholds (their speakers never train and never test)
+and its test clips are judged, under each of its conditions.
 """
 
 from __future__ import annotations
@@ -15,10 +18,14 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from voice_pipeline.evaluation.errors import UnusableWakeWordError
 from voice_pipeline.evaluation.noises import SAMPLE_RATE, Samples
+from voice_pipeline.evaluation.suites import CLEAN, suite_clips
+from voice_pipeline.schema.dataset import EvalSuite, Split
 from voice_pipeline.schema.evaluation_policy import WakeWords
 from voice_pipeline.schema.training import Interval, WakeWordResult
 from voice_pipeline.stats.rates import poisson_rate_interval, wilson_interval
+from voice_pipeline.store.store import Store
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,11 +80,11 @@ def judge_wake_words(
         judged: other clips, with and without the phrases.
 
     Raises:
-        TokenizerError: a phrase cannot be spelled in the model's alphabet.
+        UnusableWakeWordError: a phrase cannot be spelled in the model's alphabet.
     """
-    from voice_pipeline.speech.wakeword import operating_threshold, phrase_classes
+    from voice_pipeline.speech.wakeword import operating_threshold
 
-    classes = {phrase: phrase_classes(phrase, recogniser.tokenizer) for phrase in rules.phrases}
+    classes = _spelled(recogniser, rules.phrases)
     best: dict[str, list[float]] = {phrase: [] for phrase in rules.phrases}
     for clip in calibration:
         said = [phrase for phrase in rules.phrases if holds(clip.text, phrase)]
@@ -87,6 +94,31 @@ def judge_wake_words(
     thresholds = {p: operating_threshold(found, rules.required_detection) for p, found in best.items() if found}
     tallies = _count(recogniser, judged, classes, thresholds, rules)
     return tuple(_result(p, len(best[p]), thresholds.get(p), tallies[p]) for p in rules.phrases)
+
+
+def suite_wake_words(
+    store: Store, recogniser: Posteriors, suite: EvalSuite, rules: WakeWords
+) -> tuple[WakeWordResult, ...]:
+    """One result a phrase of `rules`. Nothing is heard where no phrase has both dev clips and test clips.
+
+    Raises:
+        UnusableWakeWordError: a phrase cannot be spelled in the model's alphabet.
+        EvaluationError: as `suite_clips`.
+    """
+    from voice_pipeline.store.manifest import manifest_rows
+
+    tested = set(suite.clip_ids)
+    rows = manifest_rows(store, suite.dataset_version) if rules.phrases else []
+    dev = {row.clip_id: row.text for row in rows if row.split is Split.DEV and row.clip_id not in tested}
+    said = [row.text for row in rows if row.clip_id in tested]
+    on_dev = {phrase: [clip for clip, text in dev.items() if holds(text, phrase)] for phrase in rules.phrases}
+    on_test = {phrase: sum(holds(text, phrase) for text in said) for phrase in rules.phrases}
+    if not any(on_dev[phrase] and on_test[phrase] for phrase in rules.phrases):
+        times = len(suite.conditions)
+        return tuple(_unheard(phrase, len(on_dev[phrase]), on_test[phrase] * times) for phrase in rules.phrases)
+    wanted = tuple(sorted({clip for clips in on_dev.values() for clip in clips}))
+    calibration = suite_clips(store, suite.model_copy(update={"clip_ids": wanted, "conditions": (CLEAN,)}))
+    return judge_wake_words(recogniser, calibration, suite_clips(store, suite), rules)
 
 
 def halves(names: Sequence[str]) -> tuple[list[int], list[int]]:
@@ -111,6 +143,23 @@ def wake_word_table(results: Sequence[WakeWordResult]) -> str:
             f"| {result.negative_hours:.2f} |"
         )
     return "\n".join(lines)
+
+
+def _spelled(recogniser: Posteriors, phrases: Sequence[str]) -> dict[str, Classes]:
+    from voice_pipeline.speech.errors import TokenizerError
+    from voice_pipeline.speech.wakeword import phrase_classes
+
+    try:
+        return {phrase: phrase_classes(phrase, recogniser.tokenizer) for phrase in phrases}
+    except TokenizerError as error:
+        raise UnusableWakeWordError(f"wake words of policy/evaluation.yaml: {error}") from error
+
+
+def _unheard(phrase: str, on_dev: int, on_test: int) -> WakeWordResult:
+    lacking = "no test clip says it" if on_dev else "no dev clip says it to set the threshold on"
+    return WakeWordResult(
+        phrase=phrase, calibration_clips=on_dev, positives=on_test, negative_hours=0.0, not_covered=lacking
+    )
 
 
 def _scores(

@@ -10,16 +10,18 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from voice_pipeline.fleet.errors import CorpusError
-from voice_pipeline.fleet.phrases import Phrase, dictation, digits, pronounceable
+from voice_pipeline.fleet.phrases import Phrase, dictation, digits, pronounceable, written
 from voice_pipeline.fleet.voices import HOME_ACCENTS, NEW_ACCENTS, VARIANTS, Synthesiser, Voice
+from voice_pipeline.schema.alphabet import LOWERCASE
 from voice_pipeline.speech import audio
 from voice_pipeline.speech.audio import SAMPLE_RATE, Samples
 from voice_pipeline.speech.errors import AudioError
+from voice_pipeline.speech.normalise import normalise
 
 TEST_SHARE = 0.15
 
@@ -108,7 +110,9 @@ def _read(file: Path, where: str) -> Samples:
         raise CorpusError(f"{where}: {error}") from error
 
 
-def synthesise_corpus(seed: int, clips: int, speakers: int) -> tuple[list[CorpusClip], list[CorpusClip]]:
+def synthesise_corpus(
+    seed: int, clips: int, speakers: int, alphabet: str = LOWERCASE
+) -> tuple[list[CorpusClip], list[CorpusClip]]:
     """Census-style dictation by home voices, and digits by foreign voices (the new population).
 
     Every sixth or so home speaker is a test speaker. Audio is synthesised when asked for; equal arguments give equal
@@ -117,6 +121,7 @@ def synthesise_corpus(seed: int, clips: int, speakers: int) -> tuple[list[Corpus
     Args:
         clips: of the home population; the new population has a quarter as many, at least 60.
         speakers: of the home population.
+        alphabet: references are written in it; what is said does not depend on it.
 
     Raises:
         CorpusError: no clip, or fewer than two speakers.
@@ -128,7 +133,11 @@ def synthesise_corpus(seed: int, clips: int, speakers: int) -> tuple[list[Corpus
     synthesiser = Synthesiser()
     home = _population(rng, synthesiser, HOME_ACCENTS, "home", speakers, clips, dictation)
     new = _population(rng, synthesiser, NEW_ACCENTS, "new", max(6, speakers // 4), max(60, clips // 4), digits)
-    return home, new
+    return _written_in(alphabet, home), _written_in(alphabet, new)
+
+
+def _written_in(alphabet: str, clips: list[CorpusClip]) -> list[CorpusClip]:
+    return [replace(clip, text=normalise(written(clip.text), alphabet)) for clip in clips]
 
 
 def _population(

@@ -30,6 +30,7 @@ NOTES = (
     "call me back at {number}", "meet {name} at {hour}", "send the form to {name}", "add {number} to the list",
     "remind me on {date}", "the house has {hour} rooms", "please ring {name} on {date}", "move it to {hour}",
 )  # fmt: skip
+CAPITALISED = frozenset(word for text in (*NAMES, *MONTHS) for word in text.split())
 LETTER_NAMES = {"a": "ay"}
 """A lone `a` would be spoken as the article."""
 
@@ -51,6 +52,12 @@ def digits(rng: random.Random) -> str:
 def pronounceable(text: str) -> str:
     """`text` as it is given to the synthesiser, letters by their names."""
     return " ".join(LETTER_NAMES.get(word, word) for word in text.split())
+
+
+def written(text: str) -> str:
+    """`text` as a careful writer puts it: spelled letters and names with capitals, a point at the end."""
+    words = [word.capitalize() if word in CAPITALISED or len(word) == 1 else word for word in text.split()]
+    return " ".join([words[0].capitalize(), *words[1:]]) + "." if words else ""
 
 
 def _spelled(rng: random.Random) -> str:

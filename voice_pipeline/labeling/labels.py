@@ -1,7 +1,7 @@
 """From answers to labels: agreement or adjudication, then one versioned normalisation.
 
 Promises: a clip gets at most one label, and once written it does not change; a clip still being asked about gets
-none; who wrote it and how it was settled is kept with it.
+none; who wrote it, how it was settled, and by which rules and in which alphabet it is written is kept with it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from voice_pipeline.labeling.reviews import agree
 from voice_pipeline.labeling.tasks import ANSWERABLE, in_force_ids
 from voice_pipeline.schema.labeling import LabelMethod, ReviewPass
 from voice_pipeline.schema.labeling_policy import LabelingPolicy
-from voice_pipeline.speech.normalise import NORMALISER_VERSION, normalise
+from voice_pipeline.speech.normalise import label_form, normalise
 from voice_pipeline.store.database import insert_new
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import label_tasks, labels, reviews
@@ -100,7 +100,7 @@ def _label_row(store: Store, policy: LabelingPolicy, outcome: Settled) -> dict[s
         "clip_id": outcome.clip_id,
         "text": normalise(outcome.raw_text or "", policy.alphabet),
         "raw_text": outcome.raw_text,
-        "normaliser_version": NORMALISER_VERSION,
+        "normaliser_version": label_form(policy.alphabet),
         "method": outcome.method.value,
         "reviewers": list(outcome.reviewers),
         "approved_at": store.now().isoformat(),

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select
 from voice_pipeline.labeling.spans import word_distance
 from voice_pipeline.schema.labeling import ReviewPass
 from voice_pipeline.schema.labeling_policy import LabelingPolicy
-from voice_pipeline.speech.normalise import normalise
+from voice_pipeline.speech.normalise import words_of
 from voice_pipeline.store.tables import label_tasks, reviews
 
 
@@ -31,7 +31,7 @@ def reviewer_scores(connection: Connection, policy: LabelingPolicy) -> list[Revi
     )
     errors: dict[str, list[float]] = {}
     for reviewer, transcript, known in connection.execute(statement):
-        errors.setdefault(reviewer, []).append(word_distance(normalise(transcript, policy.alphabet), known))
+        errors.setdefault(reviewer, []).append(word_distance(words_of(transcript), words_of(known)))
     return [ReviewerScore(name, len(values), sum(values) / len(values)) for name, values in sorted(errors.items())]
 
 

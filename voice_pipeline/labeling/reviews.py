@@ -28,7 +28,7 @@ from voice_pipeline.labeling.spans import estimated_times, misheard_spans, word_
 from voice_pipeline.labeling.tasks import ANSWERABLE, in_force_ids, new_task
 from voice_pipeline.schema.labeling import MisheardSpan, Review, ReviewPass, TaskState
 from voice_pipeline.schema.labeling_policy import LabelingPolicy
-from voice_pipeline.speech.normalise import normalise
+from voice_pipeline.speech.normalise import normalise, words_of
 from voice_pipeline.store.database import insert_new
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import clips, label_tasks, reviews, triage
@@ -159,7 +159,7 @@ def _submit(
         raise NotBlindError(
             f"{review.reviewer} has answered for the clip of {review.task_id} before; leave it to others"
         )
-    connection.execute(insert(reviews).values(**_review_row(policy, review, task, clip)))
+    connection.execute(insert(reviews).values(**_review_row(review, task, clip)))
     connection.execute(
         update(label_tasks)
         .where(label_tasks.c.task_id == review.task_id)
@@ -199,8 +199,8 @@ def _check(policy: LabelingPolicy, review: Review, clip: Mapping[Any, Any]) -> N
             )
 
 
-def _review_row(policy: LabelingPolicy, review: Review, task: RowMapping, clip: Mapping[Any, Any]) -> dict[str, Any]:
-    spans = review.spans or _found_spans(policy, review, clip)
+def _review_row(review: Review, task: RowMapping, clip: Mapping[Any, Any]) -> dict[str, Any]:
+    spans = review.spans or _found_spans(review, clip)
     return {
         "task_id": review.task_id,
         "clip_id": task["clip_id"],
@@ -213,12 +213,12 @@ def _review_row(policy: LabelingPolicy, review: Review, task: RowMapping, clip: 
     }
 
 
-def _found_spans(policy: LabelingPolicy, review: Review, clip: Mapping[Any, Any]) -> tuple[MisheardSpan, ...]:
+def _found_spans(review: Review, clip: Mapping[Any, Any]) -> tuple[MisheardSpan, ...]:
     """Where the device's hypothesis differs from the answer, if it had one."""
     if clip["hypothesis"] is None or review.unintelligible:
         return ()
-    times = estimated_times(normalise(clip["hypothesis"], policy.alphabet), clip["duration_s"])
-    return misheard_spans(times, normalise(review.transcript, policy.alphabet), clip["duration_s"])
+    times = estimated_times(words_of(clip["hypothesis"]), clip["duration_s"])
+    return misheard_spans(times, words_of(review.transcript), clip["duration_s"])
 
 
 def _next_pass(
@@ -248,17 +248,16 @@ def ambiguity(policy: LabelingPolicy, clip: Mapping[Any, Any], review: Review, d
         reasons.append("unintelligible")
     if confidence is not None and confidence < rules.second_pass_below_confidence:
         reasons.append("device_unsure")
-    if hypothesis is not None and not review.unintelligible:
-        heard, said = normalise(hypothesis, policy.alphabet), normalise(review.transcript, policy.alphabet)
-        if word_distance(heard, said) > rules.second_pass_above_distance:
-            reasons.append("far_from_hypothesis")
+    heard = None if review.unintelligible or hypothesis is None else words_of(hypothesis)
+    if heard is not None and word_distance(heard, words_of(review.transcript)) > rules.second_pass_above_distance:
+        reasons.append("far_from_hypothesis")
     if distrusted:
         reasons.append("reviewer_failed_gold")
     return tuple(reasons)
 
 
 def agree(policy: LabelingPolicy, text: str, unintelligible: bool, other: str, other_unintelligible: bool) -> bool:
-    """Do two answers say the same, after normalisation?"""
+    """Do two answers say the same, after normalisation? Case and punctuation count if labels are written with them."""
     if unintelligible or other_unintelligible:
         return unintelligible and other_unintelligible
     return normalise(text, policy.alphabet) == normalise(other, policy.alphabet)

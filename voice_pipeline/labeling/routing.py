@@ -14,6 +14,7 @@ from voice_pipeline.schema.clip import FailureMode
 from voice_pipeline.schema.consent import Scope
 from voice_pipeline.schema.labeling import Route
 from voice_pipeline.schema.labeling_policy import LabelingPolicy, PriorityWeights, RoutingRules
+from voice_pipeline.speech.normalise import plain
 
 REVIEWED_ROUTES = frozenset({Route.TRANSCRIPTION_QA, Route.ACCENT_REVIEW, Route.PHONETIC_REVIEW})
 """Routes whose clips compete for the labelling budget; of the others only the audit stream draws."""
@@ -23,12 +24,16 @@ QUIET_SNR_DB = 25.0
 
 @dataclass(frozen=True)
 class Signals:
-    """What the feature store says online about a clip and its device profile; None where it does not know (yet)."""
+    """What the feature store says online about a clip and its device profile; None where it does not know (yet).
+
+    `confidence` is that of the hypothesis, computed from these features and what the device told of its posteriors.
+    """
 
     snr_db: float | None = None
     loudness_dbfs: float | None = None
     clipping: float | None = None
     correction_rate: float | None = None
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class Candidate:
     """One clip as triage sees it. `scopes` are those of a consent still in force; empty when it was revoked.
 
     `selected`, `in_budget` (by the budget, not only by the audit stream) and `inclusion_probability` are what earlier
-    draws gave it.
+    draws gave it. `confidence` is the computed one, else the device's; `misreported` that the device claims another.
     """
 
     clip_id: str
@@ -54,6 +59,7 @@ class Candidate:
     selected: bool = False
     in_budget: bool = False
     inclusion_probability: float = 0.0
+    misreported: bool = False
 
     @property
     def heard(self) -> bool:
@@ -131,7 +137,7 @@ def _unusable(rules: RoutingRules, clip: Candidate) -> str | None:
 
 def _parts(rules: RoutingRules, clip: Candidate, coverage: Coverage) -> dict[str, float]:
     """Each reason's strength in [0, 1]."""
-    words = (clip.hypothesis or "").split()
+    words = plain(clip.hypothesis or "").split()
     unknown = sum(word not in coverage.vocabulary for word in words) / len(words) if words else 0.0
     corrected = 1.0 if clip.failure_mode == FailureMode.USER_CORRECTED.value else (clip.signals.correction_rate or 0.0)
     snr = clip.signals.snr_db

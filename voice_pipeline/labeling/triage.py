@@ -18,11 +18,13 @@ from typing import Any
 
 from sqlalchemy import Connection, func, or_, select
 
+from voice_pipeline.labeling.confidence import disagrees
 from voice_pipeline.labeling.routing import Candidate, Coverage, Routed, Signals, originals, route
 from voice_pipeline.labeling.sampling import draw, inclusion_probabilities, uniform
 from voice_pipeline.labeling.signals import read_signals
 from voice_pipeline.schema.labeling_policy import LabelingPolicy
 from voice_pipeline.schema.monitoring import Action, Incident, IncidentKind
+from voice_pipeline.speech.normalise import plain
 from voice_pipeline.store.database import upsert
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import clips, consents, labels
@@ -33,6 +35,7 @@ LABELING_ACTIONS = frozenset({Action.LABEL, Action.RETRAIN})
 INCIDENT_REASON = "incident:"
 BUDGET_REASON = "budget"
 AUDIT_REASON = "audit_stream"
+MISREPORTED_REASON = "confidence_misreported"
 
 
 @dataclass(frozen=True)
@@ -113,12 +116,13 @@ def _candidate(row: Mapping[Any, Any], signals: Signals) -> Candidate:
         accent=row["accent"],
         failure_mode=row["failure_mode"],
         hypothesis=row["hypothesis"],
-        confidence=row["confidence"],
+        confidence=row["confidence"] if signals.confidence is None else signals.confidence,
         scopes=frozenset(row["scopes"]) if in_force else frozenset(),
         signals=signals,
         selected=bool(row["selected"]),
         in_budget=any(reason == BUDGET_REASON or reason.startswith(INCIDENT_REASON) for reason in row["reasons"] or ()),
         inclusion_probability=row["inclusion_probability"] or 0.0,
+        misreported=disagrees(row["confidence"], signals.confidence),
     )
 
 
@@ -131,7 +135,9 @@ def _coverage(connection: Connection) -> Coverage:
     return Coverage(
         accents=dict(connection.execute(by_accent).all()),
         cohorts={"|".join(row[:3]): row[3] for row in connection.execute(by_cohort)},
-        vocabulary=frozenset(w for text in connection.execute(select(labels.c.text)).scalars() for w in text.split()),
+        vocabulary=frozenset(
+            w for text in connection.execute(select(labels.c.text)).scalars() for w in plain(text).split()
+        ),
     )
 
 
@@ -187,5 +193,5 @@ def _row(
         "inclusion_probability": 1.0 - missed * (1.0 - chances.get(clip.clip_id, 0.0)),
         "audit": audit,
         "selected": audit or in_budget,
-        "reasons": [*to.reasons, *causes],
+        "reasons": [*to.reasons, *([MISREPORTED_REASON] if clip.misreported else []), *causes],
     }

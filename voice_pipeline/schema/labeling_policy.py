@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from voice_pipeline.schema.alphabet import LOWERCASE, Alphabet
 from voice_pipeline.schema.base import Record
 from voice_pipeline.schema.policy_file import load_policy
 
@@ -92,10 +93,14 @@ class BatchRules(Record):
 
 
 class LabelingPolicy(Record):
-    """The whole file. Draws are deterministic: the same policy and clips give the same selection."""
+    """The whole file. Draws are deterministic: the same policy and clips give the same selection.
+
+    `alphabet`: `lowercase`, `cased_punctuated`, or the characters themselves (`schema.alphabet`). Labels made from now
+    on are written in it; a dataset version takes labels of this alphabet only.
+    """
 
     seed: int = 11
-    alphabet: str = " abcdefghijklmnopqrstuvwxyz'"
+    alphabet: Alphabet = LOWERCASE
     routing: RoutingRules = RoutingRules()
     priority: PriorityWeights = PriorityWeights()
     budget: Budget = Budget()

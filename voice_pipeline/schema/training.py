@@ -200,8 +200,8 @@ class EvaluationReport(Record):
     """How one artifact (`variant`: `float` or `int8`) does on one frozen suite.
 
     `utterances` holds (clip_id, condition, speaker, word errors, words) for paired comparison; `members` names for each
-    slice the positions of its utterances there (empty in reports from before it was kept). `punctuation` is None where no
-    reference has case or marks, `wake_words` empty where no phrase is asked for.
+    slice the positions of its utterances there (empty in reports from before it was kept). `punctuation` is None where
+    no reference has case or marks, `wake_words` empty where no phrase is asked for.
     """
 
     model_version: str

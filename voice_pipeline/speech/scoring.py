@@ -1,7 +1,7 @@
 """Word and character errors between a reference and a hypothesis, by minimum edit distance (jiwer's alignment).
 
-Errors are counted on words without case and punctuation (`normalise.plain`), whatever alphabet a model writes: so WER and
-CER of all models compare. What a model makes of case and punctuation is told apart (`speech.punctuation`).
+Errors are counted on words without case and punctuation (`normalise.plain`), whatever alphabet a model writes: so WER
+and CER of all models compare. What a model makes of case and punctuation is told apart (`speech.punctuation`).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def score(reference: str, hypothesis: str) -> Score:
 
 
 def align_words(reference: str, hypothesis: str) -> list[WordPair]:
-    """Each word said beside the word heard in its place, in order: `(said, None)` was deleted, `(None, heard)` inserted.
+    """Each plain word said beside the one heard in its place, in order; `(said, None)` deleted, `(None, heard)` added.
 
     The alignment is the one that `score` counts (jiwer's, minimum edit distance).
     """

@@ -144,7 +144,7 @@ labels = Table(
     Column("clip_id", String, primary_key=True),
     Column("text", Text, nullable=False),  # normalised
     Column("raw_text", Text, nullable=False),
-    Column("normaliser_version", String, nullable=False),
+    Column("normaliser_version", String, nullable=False),  # speech.normalise.label_form: rules and alphabet
     Column("method", String, nullable=False),
     Column("reviewers", JSON, nullable=False),
     Column("approved_at", String, nullable=False),
@@ -179,7 +179,7 @@ dataset_versions = Table(
     Column("batches", JSON, nullable=False),
     Column("clips", Integer, nullable=False),
     Column("manifest_sha256", String, nullable=False),
-    Column("validation", JSON, nullable=False),  # the Great Expectations result, summarised
+    Column("validation", JSON, nullable=False),  # the Great Expectations result, summarised; `alphabet` of the texts
     Column("created_at", String, nullable=False),
     Column("sequence", Integer, nullable=False, unique=True),
 )

@@ -114,7 +114,8 @@ def build_spec(store: Store, policy: RetrainPolicy, cause: RetrainCause) -> Trai
     """
     dataset_version = cause.dataset_version or _newest_dataset_version(store)
     profile = profile_of(store, policy)
-    parent = _parent(store, profile.warm_start)
+    alphabet = _alphabet(store, dataset_version)
+    parent = _parent(store, profile.warm_start, alphabet)
     return TrainingSpec(
         dataset_version=dataset_version,
         feature_schema_version=policy.feature_schema_version,
@@ -123,17 +124,26 @@ def build_spec(store: Store, policy: RetrainPolicy, cause: RetrainCause) -> Trai
         hyperparameters=profile.warm_start if parent else profile.scratch,
         seed=policy.seed + cause.number,
         parent_model_version=parent,
+        alphabet=alphabet,
         noise_digest=noise_digest(noise_ids(store)),
+        decoding=profile.decoding,
     )
 
-        decoding=profile.decoding,
 
-def _parent(store: Store, warm_start: Hyperparameters) -> str | None:
-    """The live model, if its checkpoint has the alphabet and the encoder shape that `warm_start` builds now."""
+def _alphabet(store: Store, dataset_version: str) -> str:
+    """The characters that the texts of a dataset version are written in, kept with its validation."""
+    found = store.database.scalar(
+        select(dataset_versions.c.validation).where(dataset_versions.c.dataset_version == dataset_version)
+    )
+    return str((found or {}).get("alphabet") or TrainingSpec.model_fields["alphabet"].default)
+
+
+def _parent(store: Store, warm_start: Hyperparameters, alphabet: str) -> str | None:
+    """The live model, if its checkpoint has this alphabet and the encoder shape that `warm_start` builds now."""
     champion = live(store)
     if champion is None:
         return None
-    tokenizer = CharTokenizer(TrainingSpec.model_fields["alphabet"].default)
+    tokenizer = CharTokenizer(alphabet)
     config = preset(warm_start.preset.value, tokenizer.size)
     folder = store.settings.models / champion.model_version / CHECKPOINT
     return champion.model_version if stands_in_shape(folder, config, tokenizer) else None

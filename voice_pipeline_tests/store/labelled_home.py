@@ -14,6 +14,7 @@ import numpy as np
 from voice_pipeline.schema.canonical import sha256_bytes
 from voice_pipeline.schema.ids import uuid7
 from voice_pipeline.speech.audio import encode_flac, pcm16
+from voice_pipeline.speech.normalise import NORMALISER_VERSION
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import batches, clips, consents, labels
 
@@ -60,7 +61,7 @@ def add_batch(
         for samples, clip in made:
             row = {**_clip_row(clip, batch, now, seconds), "content_sha256": sha256_bytes(pcm16(samples)), **fields}
             connection.execute(clips.insert(), row)
-            label = {"clip_id": clip.clip_id, "text": clip.text, "raw_text": clip.text, "normaliser_version": "n1"}
+            label = {"clip_id": clip.clip_id, "text": clip.text, "raw_text": clip.text, "normaliser_version": NORMALISER_VERSION}
             label |= {"method": "single", "reviewers": ["r1"], "approved_at": now, "batch_id": batch}
             connection.execute(labels.insert(), label)
         closed = {"batch_id": batch, "closed_at": now, "digest": batch, "clips": len(made), "cause": "reviews"}
