@@ -13,6 +13,10 @@ from typing import Annotated, Any
 
 import typer
 
+from voice_pipeline import cli_device_lab
+from voice_pipeline.cli_home import Home
+from voice_pipeline.cli_home import existing_store as _existing_store
+from voice_pipeline.cli_home import open_store as _store
 from voice_pipeline.schema.release import Decision
 from voice_pipeline.settings import load_settings, prepare_environment
 
@@ -25,7 +29,6 @@ def _group(name: str, text: str) -> typer.Typer:
     return group
 
 
-Home = Annotated[Path | None, typer.Option(help="Home folder; default VOICE_PIPELINE_HOME or .voice_pipeline")]
 DAY = ["%Y-%m-%d"]
 
 
@@ -47,24 +50,6 @@ def _words(value: str) -> str:
 
 Words = Annotated[str, typer.Argument(callback=_words)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
-
-
-def _store(home: Path | None) -> Any:
-    from voice_pipeline.store.store import Store
-
-    settings = load_settings(home)
-    prepare_environment(settings)
-    return Store.open(settings)
-
-
-def _existing_store(home: Path | None) -> Any:
-    settings = load_settings(home)
-    if not settings.database_url and not (settings.root / "catalogue.db").exists():
-        typer.echo(
-            f"voice-pipeline: home {settings.root} holds no catalogue yet; run `make demo` or import clips", err=True
-        )
-        raise typer.Exit(1)
-    return _store(home)
 
 
 @app.command()
@@ -120,24 +105,52 @@ def evaluate(
     manifest: Annotated[Path, typer.Option(help="JSON Lines: path, text, speaker, …")],
     noise: Annotated[Path | None, typer.Option(help="Noise manifest to mix in as a second condition")] = None,
     snr: Annotated[float, typer.Option(help="Signal-to-noise ratio in dB for --noise")] = 10.0,
+    against: Annotated[
+        str | None, typer.Option(help="Another model or bundle folder to compare with, in pairs")
+    ] = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="Write the report here")] = None,
     home: Home = None,
 ) -> None:
-    """WER and CER with intervals over speakers, by slice, and latency, on any recordings."""
+    """WER and CER with intervals over speakers, by slice, worst words and latency, on any recordings."""
     from voice_pipeline.evaluation.manifest import NoiseUnder, evaluate_manifest
-    from voice_pipeline.evaluation.tables import slice_table
+    from voice_pipeline.evaluation.paired import compare
+    from voice_pipeline.evaluation.tables import comparison_table, report_text
     from voice_pipeline.store.blobs import write_atomically
 
     under = NoiseUnder(noise, snr) if noise else None
-    report = evaluate_manifest(_store(home), model, manifest, under)
+    store = _store(home)
+    report = evaluate_manifest(store, model, manifest, under)
     if json_out:
         write_atomically(json_out, report.model_dump_json(indent=2).encode())
-    typer.echo(f"{report.model_version} ({report.variant}) on {report.suite_id}")
-    typer.echo(slice_table(report))
-    cer, latency = report.overall.cer, report.latency
-    typer.echo(f"CER {cer.value:.2%} [{cer.low:.2%}, {cer.high:.2%}] overall, intervals over speakers")
-    times = f"p50 {latency.p50_ms:.1f} ms, p95 {latency.p95_ms:.1f} ms over {latency.clips} clips"
-    typer.echo(f"latency {times}, one thread, measured on {latency.measured_on}")
+    typer.echo(report_text(report))
+    comparison = compare(report, evaluate_manifest(store, against, manifest, under)) if against else None
+    if comparison:
+        typer.echo(f"\npaired with {comparison.baseline_model_version}:\n{comparison_table(comparison)}")
+
+
+@app.command(name="wake-words")
+def wake_words(
+    model: Annotated[str, typer.Option(help="Model version, or path of a bundle folder")],
+    positives: Annotated[Path, typer.Option(help="JSON Lines: recordings that say the wake words")],
+    negatives: Annotated[list[Path], typer.Option(help="JSON Lines of other speech or of noise; may be repeated")],
+    json_out: Annotated[Path | None, typer.Option("--json", help="Write the results here")] = None,
+    home: Home = None,
+) -> None:
+    """Detection rate and false alarms per hour of the wake words in policy/evaluation.yaml, on any recordings."""
+    from voice_pipeline.evaluation.wakeword_manifests import evaluate_wake_words
+    from voice_pipeline.evaluation.wakewords import wake_word_table
+    from voice_pipeline.schema.evaluation_policy import load_evaluation_policy
+    from voice_pipeline.store.blobs import write_atomically
+
+    store = _store(home)
+    rules = load_evaluation_policy(store.settings.policy_dir).wake_words
+    if not rules.phrases:
+        raise InputError("policy/evaluation.yaml names no wake word; add some to wake_words: phrases")
+    results = evaluate_wake_words(store, model, positives, negatives, rules)
+    if json_out:
+        lines = [result.model_dump_json() for result in results]
+        write_atomically(json_out, f"[{','.join(lines)}]".encode())
+    typer.echo(wake_word_table(results))
 
 
 @app.command()
@@ -162,6 +175,7 @@ release = _group("release", "Rollouts")
 monitoring = _group("monitoring", "Incidents")
 policy = _group("policy", "Rules")
 edge = _group("edge", "The HTTP face to devices and reviewers")
+app.add_typer(cli_device_lab.app, name="device-lab", help="Latency reports from real devices")
 
 
 @capture.command("import")

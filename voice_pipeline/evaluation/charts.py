@@ -58,8 +58,8 @@ def errors_png(report: EvaluationReport) -> bytes:
         widths = [100 * getattr(part, kind) / max(part.words, 1) for part in parts]
         axis.barh(range(len(parts)), widths, left=left, color=colour, label=kind, height=0.7)
         left = [start + width for start, width in zip(left, widths, strict=True)]
-    axis.set_xlabel("errors, % of words")
-    axis.legend(fontsize=7, ncols=3, loc="lower right")
+    axis.set_xlabel("errors, % of words", fontsize=8)
+    figure.legend(fontsize=7, ncols=3, loc="outside upper right")
     return as_png(figure)
 
 

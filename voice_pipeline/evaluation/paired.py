@@ -157,5 +157,5 @@ def _compared(name: str, pairs: Sequence[Pair], samples: int) -> ComparedSlice |
 
 def _relative_change(result: PairedComparison) -> RelativeChange:
     """An improvement of +20 % is a change of -20 %, so the ends of the interval trade places."""
-    high = None if math.isinf(result.low) else -result.low
-    return RelativeChange(value=-result.relative_improvement, low=-result.high, high=high)
+    high = None if math.isinf(result.low) else 0.0 - result.low  # not -0.0
+    return RelativeChange(value=0.0 - result.relative_improvement, low=0.0 - result.high, high=high)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from voice_pipeline.schema.evaluation import ClassLatency, ComparedSlice, Comparison
-from voice_pipeline.schema.training import EvaluationReport, Interval, SliceMinimum, WordErrors
+from voice_pipeline.schema.training import EvaluationReport, Interval, PunctuationResult, SliceMinimum, WordErrors
 
 THIN = "⚠"
 """Marks a slice with less material than the minimum."""
@@ -34,6 +34,34 @@ def slice_table(report: EvaluationReport, minimum: SliceMinimum | None = None) -
     heads = ("slice", "clips", "speakers", "words", "WER (95 %)", "CER", "sub / del / ins", "worst words")
     table = _table(heads, rows)
     return f"{table}\n\n{THIN} too little to rely on: {_plain('; '.join(lacking))}." if lacking else table
+
+
+def report_text(report: EvaluationReport) -> str:
+    """The whole report for a terminal."""
+    cer, latency = report.overall.cer, report.latency
+    lines = [
+        f"{report.model_version} ({report.variant}) on {report.suite_id}",
+        slice_table(report, SliceMinimum()),
+        f"\nworst words:\n{words_table(report.overall.worst_words)}\n",
+        f"CER {cer.value:.2%} [{cer.low:.2%}, {cer.high:.2%}] overall, intervals over speakers",
+        f"latency p50 {latency.p50_ms:.1f} ms, p95 {latency.p95_ms:.1f} ms over {latency.clips} clips, one thread, "
+        f"measured on {latency.measured_on}",
+    ]
+    lines += [punctuation_text(report.punctuation)] if report.punctuation else []
+    return "\n".join(lines)
+
+
+def punctuation_text(found: PunctuationResult) -> str:
+    """Punctuation and case as a Markdown list."""
+    wer, f1, casing = found.formatted_wer, found.f1, found.casing_accuracy
+    marks = f"{f1.value:.3f} ({f1.low:.3f} – {f1.high:.3f})" if f1 else "no reference has a mark"
+    return "\n".join(
+        [
+            f"- F1 of punctuation: {marks}",
+            f"- casing right: {_percent(casing) if casing else 'no reference mixes capitals and lowercase'}",
+            f"- WER with case and marks: {_percent(wer)}, {found.clips} clips",
+        ]
+    )
 
 
 def words_table(words: Sequence[WordErrors]) -> str:
@@ -125,6 +153,6 @@ def _signed(interval: Interval) -> str:
 def _relative(part: ComparedSlice) -> str:
     change = part.relative_change
     if change is None:
-        return "- (the live model makes no error)"
+        return "- (the other model makes no error)"
     high = f"{change.high:+.1%}" if change.high is not None else "unbounded"
     return f"{change.value:+.1%} ({change.low:+.1%} to {high})"

@@ -1,40 +1,71 @@
 """The model card: what a model is for, what it learnt from and who agreed, how well it does for whom, its limits.
 
 After Mitchell et al., "Model Cards for Model Reporting" (FAT* 2019). Two forms of one content: `model_card.json` for
-machines, `model_card.md` for people. It holds counts, never texts, names or tokens of people.
+machines (read back by `read_card`), `model_card.md` for people (`card_text`). It holds counts, never texts, names or
+tokens of people; single words only if several people said them. Charts lie beside it in `charts/` and in MLflow: the
+card also travels in the signed bundle, which devices download, so it only links to them.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import select
 
-from voice_pipeline.evaluation.tables import slice_table
-from voice_pipeline.schema.base import Record
-from voice_pipeline.schema.canonical import canonical_json
-from voice_pipeline.schema.training import EvaluationReport
+from voice_pipeline.evaluation.paired import AgainstLive, compare_with
+from voice_pipeline.evaluation.suites import CLEAN, find_suite
+from voice_pipeline.schema.base import Record, Sha256
+from voice_pipeline.schema.canonical import canonical_json, sha256_bytes
+from voice_pipeline.schema.evaluation import ClassLatency, Comparison, LatencySource
+from voice_pipeline.schema.training import EvaluationReport, SliceMinimum
 from voice_pipeline.store.blobs import write_atomically
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import consents, dataset_clips, dataset_versions, models
+from voice_pipeline.training.assessment import CAPTIONS, CHARTS, Assessment
+from voice_pipeline.training.card_text import as_markdown
 from voice_pipeline.training.confidence import Calibration
+from voice_pipeline.training.errors import TrainingError
 from voice_pipeline.training.planning import Plan
 
 MARKDOWN, JSON_FORM = "model_card.md", "model_card.json"
 CHUNK = 500
 
+INTENDED = (
+    "Dictation of English on a phone or laptop: one recording of at most 30 s (16 kHz mono) in, its words out.",
+    "Runs on the device, offline, on one thread; audio does not leave it for recognition.",
+    "For people who see the text at once and can correct it; where confidence is low, ask again or fall back.",
+)
+OUT_OF_SCOPE = (
+    "Identifying or profiling speakers, guessing accent, gender, health or mood, decisions about people.",
+    "Covert transcription, or transcription of people who did not agree.",
+    "Emergency calls, medical or legal records, or any text that nobody reads over.",
+    "Languages other than English, meetings of several speakers, far-field rooms and singing: never evaluated.",
+)
 LIMITS = (
-    "English dictation in the words of the alphabet above; no punctuation, no casing.",
-    "Not for identifying or profiling speakers, nor for decisions about people.",
     "Slices with few speakers have wide intervals: read the interval, not the value.",
     "What nobody told (accent, gender) is in no slice: absence of a slice is absence of evidence.",
 )
+ERASURE = (
+    "Everyone whose speech the model learnt from agreed to that use and may take it back. Then their key is destroyed: "
+    "their audio can be read in no dataset version any more, past ones included, and labels and features are deleted. "
+    "The weights of a model that is already trained stay as they are and may carry traces of what was learnt; "
+    "`voice-pipeline capture erase` names these models and releases, and the next training run leaves the person out."
+)
+
+
+class DamagedCardError(TrainingError):
+    """A model card's JSON is not that of a card."""
 
 
 class DataSummary(Record):
-    """What the model learnt from: clips by split, hours and people, and the consent receipts behind them by scope."""
+    """What the model learnt from: clips and people by split, and the consent receipts behind them by scope.
+
+    `revoked` of the receipts were taken back when the card was written.
+    """
 
     dataset_version: str
     dvc_md5: str
@@ -42,46 +73,157 @@ class DataSummary(Record):
     speakers: dict[str, int]
     consents: int
     consent_scopes: dict[str, int]
+    revoked: int = 0
+
+
+class ComparedWith(Record):
+    """The comparison with another model (`role`: `live` or `parent`), or in one line why there is none."""
+
+    role: str
+    comparison: Comparison | None
+    reason: str
+
+
+class Chart(Record):
+    """A picture beside the card, `path` relative to it."""
+
+    path: str
+    caption: str
+    sha256: Sha256
 
 
 class ModelCard(Record):
-    """Everything the card says."""
+    """Everything the card says. `evaluation` is the report without its utterances: those name people."""
 
     model_version: str
     owner: str
+    intended_use: tuple[str, ...]
+    out_of_scope: tuple[str, ...]
     spec: dict[str, Any]
     cause: str
     data: DataSummary
     training: dict[str, Any]
     confidence: dict[str, Any]
     evaluation: EvaluationReport
-    limits: tuple[str, ...] = LIMITS
+    minimum: SliceMinimum
+    under_minimum: dict[str, str]
+    compared_with: tuple[ComparedWith, ...]
+    latency: tuple[ClassLatency, ...]
+    limits: tuple[str, ...]
+    erasure: str
+    provenance: dict[str, str]
+    charts: tuple[Chart, ...]
 
 
-def write_card(store: Store, plan: Plan, report: EvaluationReport, calibration: Calibration | None) -> Path:
+def write_card(store: Store, plan: Plan, assessment: Assessment, calibration: Calibration | None) -> Path:
     """Write both forms into the model's folder; returns the Markdown file. The same inputs give the same bytes."""
-    card = build_card(store, plan, report, calibration)
+    card = build_card(store, plan, assessment, calibration)
     folder = store.settings.models / plan.model_version
-    write_atomically(
-        folder / JSON_FORM, canonical_json(card.model_dump(mode="json", exclude={"evaluation": {"utterances"}}))
-    )
+    write_atomically(folder / JSON_FORM, canonical_json(card))
     write_atomically(folder / MARKDOWN, as_markdown(card).encode())
     return folder / MARKDOWN
 
 
-def build_card(store: Store, plan: Plan, report: EvaluationReport, calibration: Calibration | None) -> ModelCard:
+def read_card(path: Path) -> ModelCard:
+    """The card in a `model_card.json`. Raises `DamagedCardError`."""
+    try:
+        return ModelCard.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise DamagedCardError(
+            f"{path} is no model card ({'.'.join(map(str, problem['loc']))}: {problem['msg']}); materialise model_card"
+        ) from error
+
+
+def build_card(store: Store, plan: Plan, assessment: Assessment, calibration: Calibration | None) -> ModelCard:
     """Gather the card's content."""
+    spec, report = plan.spec, assessment.report
     metrics = store.database.scalar(select(models.c.metrics).where(models.c.model_version == plan.model_version))
+    missing = {part.slice: assessment.minimum.missing(part) for part in report.parts}
+    under_minimum = {name: lacks for name, lacks in missing.items() if lacks}
     return ModelCard(
         model_version=plan.model_version,
         owner=store.settings.owner,
-        spec=plan.spec.model_dump(mode="json"),
+        intended_use=INTENDED,
+        out_of_scope=OUT_OF_SCOPE,
+        spec=spec.model_dump(mode="json"),
         cause=plan.cause.label,
-        data=summarise_data(store, plan.spec.dataset_version),
+        data=summarise_data(store, spec.dataset_version),
         training={key: value for key, value in (metrics or {}).items() if isinstance(value, int | float | str)},
-        confidence=dict(calibration.__dict__) if calibration else {},
-        evaluation=report,
+        confidence=asdict(calibration) if calibration else {},
+        evaluation=report.model_copy(update={"utterances": (), "members": {}}),
+        minimum=assessment.minimum,
+        under_minimum=under_minimum,
+        compared_with=_compared_with(store, plan, assessment),
+        latency=assessment.latency,
+        limits=(*_found_limits(spec.alphabet, assessment, under_minimum, calibration), *LIMITS),
+        erasure=ERASURE,
+        provenance={
+            "code commit": spec.code_commit,
+            "lock file sha256": spec.lock_digest,
+            "feature service": spec.feature_schema_version,
+            "dataset DVC version": spec.dataset_version,
+            "suite": report.suite_id,
+            "suite sha256": report.suite_digest,
+        },
+        charts=tuple(
+            Chart(path=f"{CHARTS}/{name}", caption=CAPTIONS[name], sha256=sha256_bytes(png))
+            for name, png in assessment.charts.items()
+        ),
     )
+
+
+def _compared_with(store: Store, plan: Plan, assessment: Assessment) -> tuple[ComparedWith, ...]:
+    """The live model, and the parent where that is another one."""
+
+    def told(role: str, against: AgainstLive) -> ComparedWith:
+        return ComparedWith(role=role, comparison=against.comparison, reason=against.reason)
+
+    found = [told("live", assessment.against_live)]
+    parent = plan.spec.parent_model_version
+    known = assessment.against_live.comparison
+    if parent is not None and (known is None or known.baseline_model_version != parent):
+        suite = find_suite(store, assessment.report.suite_digest)
+        found.append(told("parent", compare_with(store, assessment.report, parent, suite)))
+    return tuple(found)
+
+
+def _found_limits(
+    alphabet: str, assessment: Assessment, under_minimum: dict[str, str], calibration: Calibration | None
+) -> tuple[str, ...]:
+    """What the figures themselves show the model has not shown."""
+    report = assessment.report
+    limits = []
+    marks = "".join(sorted(c for c in alphabet if not c.isalnum() and c not in " '"))
+    cased = any(c.isupper() for c in alphabet)
+    if not marks or not cased:
+        lacking = " and ".join(name for name, there in (("punctuation", marks), ("casing", cased)) if not there)
+        limits.append(f"Writes no {lacking}; numbers come as words.")
+    if under_minimum:
+        named = "; ".join(f"{name} ({lacks})" for name, lacks in sorted(under_minimum.items()))
+        limits.append(f"Too little was heard of these slices to say how well it does there: {named}.")
+    trusted = [part for part in report.slices if part.slice not in under_minimum]
+    if trusted:
+        weakest = max(trusted, key=lambda part: (part.wer.value, part.slice))
+        limits.append(
+            f"Weakest slice with enough material: {weakest.slice}, WER {weakest.wer.value:.1%} "
+            f"({weakest.wer.low:.1%} to {weakest.wer.high:.1%}) beside {report.overall.wer.value:.1%} overall."
+        )
+    noises = sorted({condition for _, condition, *_ in report.utterances} - {CLEAN})
+    limits.append(f"Heard clean and in {', '.join(noises)}: other noise levels are untested." if noises else UNTESTED)
+    stand_in = [one.device_class.value for one in assessment.latency if one.source is LatencySource.HOST]
+    if stand_in:
+        limits.append(f"No device lab has timed it on {', '.join(stand_in)}: the times given there are this host's.")
+    if calibration is None or calibration.fitted_on != "dev":
+        limits.append("Its confidence was not calibrated on speakers it never heard: do not gate on it.")
+    limits.append(
+        f"These figures are of the {report.variant} network; the int8 form that devices run is judged against it "
+        "by the release gates."
+    )
+    return tuple(limits)
+
+
+UNTESTED = "Heard without added noise only: noise is untested."
 
 
 def summarise_data(store: Store, dataset_version: str) -> DataSummary:
@@ -92,72 +234,28 @@ def summarise_data(store: Store, dataset_version: str) -> DataSummary:
     )
     people = {(row["split"], row["subject_token"]) for row in rows}
     receipts = sorted({row["consent_id"] for row in rows})
+    scopes, revoked = _consents(store, receipts)
     return DataSummary(
         dataset_version=dataset_version,
         dvc_md5=str(md5),
         clips=dict(sorted(Counter(row["split"] for row in rows).items())),
         speakers=dict(sorted(Counter(split for split, _ in people).items())),
         consents=len(receipts),
-        consent_scopes=_scopes(store, receipts),
+        consent_scopes=scopes,
+        revoked=revoked,
     )
 
 
-def _scopes(store: Store, receipts: list[str]) -> dict[str, int]:
+def _consents(store: Store, receipts: list[str]) -> tuple[dict[str, int], int]:
+    """How many receipts have each scope, and how many were taken back."""
     scopes: Counter[str] = Counter()
+    revoked = 0
     for start in range(0, len(receipts), CHUNK):
         part = receipts[start : start + CHUNK]
-        for row in store.database.rows(select(consents.c.scopes).where(consents.c.consent_id.in_(part))):
+        found = store.database.rows(
+            select(consents.c.scopes, consents.c.revoked_at).where(consents.c.consent_id.in_(part))
+        )
+        for row in found:
             scopes.update(row["scopes"])
-    return dict(sorted(scopes.items()))
-
-
-def as_markdown(card: ModelCard) -> str:
-    """The card for people."""
-    report = card.evaluation
-    spec = card.spec
-    hyperparameters = ", ".join(f"{key} {value}" for key, value in spec["hyperparameters"].items())
-    sections = [
-        f"# Model card: {card.model_version}",
-        f"Owner {card.owner}. Dictation on the device: waveform (16 kHz mono) in, lower-case words out "
-        f"(alphabet `{spec['alphabet'].strip()}` and space). Trained because of: {card.cause}.",
-        "## Data",
-        _data_section(card.data),
-        "## Training",
-        f"{hyperparameters}; seed {spec['seed']}; parent {spec['parent_model_version'] or 'none (from scratch)'}.\n\n"
-        + _bullets(card.training),
-        f"## Evaluation ({report.variant}, suite {report.suite_id})",
-        slice_table(report),
-        f"Waveform to text: p50 {report.latency.p50_ms:.1f} ms, p95 {report.latency.p95_ms:.1f} ms on "
-        f"{report.latency.measured_on}.",
-        "## Confidence",
-        _bullets(card.confidence) or "Not calibrated.",
-        "## Limits",
-        "\n".join(f"- {limit}" for limit in card.limits),
-        "## Provenance",
-        _bullets(
-            {
-                "code commit": spec["code_commit"],
-                "lock file sha256": spec["lock_digest"],
-                "feature service": spec["feature_schema_version"],
-                "suite sha256": report.suite_digest,
-            }
-        ),
-    ]
-    return "\n\n".join(sections) + "\n"
-
-
-def _data_section(data: DataSummary) -> str:
-    splits = "\n".join(f"| {split} | {count} | {data.speakers.get(split, 0)} |" for split, count in data.clips.items())
-    scopes = ", ".join(f"{scope} {count}" for scope, count in data.consent_scopes.items())
-    return (
-        f"Dataset version `{data.dataset_version}` (DVC md5 `{data.dvc_md5}`), "
-        f"{data.consents} consent receipts ({scopes}).\n\n"
-        f"| split | clips | speakers |\n|---|--:|--:|\n{splits}"
-    )
-
-
-def _bullets(values: dict[str, Any]) -> str:
-    return "\n".join(
-        f"- {key.replace('_', ' ')}: {f'{value:.4g}' if isinstance(value, float) else value}"
-        for key, value in values.items()
-    )
+            revoked += row["revoked_at"] is not None
+    return dict(sorted(scopes.items())), revoked

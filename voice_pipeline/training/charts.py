@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from voice_pipeline.evaluation.charts import as_png
@@ -11,6 +13,7 @@ from voice_pipeline.evaluation.charts import as_png
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+LOCAL_IMAGE = re.compile(r"!\[(?P<caption>[^\]]*)\]\((?P<path>[\w/]+\.png)\)")
 PACE = (("learning_rate", "learning rate", "tab:green"), ("audio_s_per_s", "audio seconds a second", "tab:purple"))
 
 
@@ -46,9 +49,17 @@ def as_markdown_image(png: bytes, caption: str) -> str:
     return f"![{caption}](data:image/png;base64,{base64.b64encode(png).decode()})"
 
 
-def _line(
-    axis: Axes, epochs: Sequence[Mapping[str, Any]], key: str, label: str, colour: str, marker: str = ""
-) -> None:
+def with_charts_inside(card: Path) -> str:
+    """The Markdown file `card` with each PNG beside it that it shows put inside; one that is not there stays a link."""
+
+    def inside(match: re.Match[str]) -> str:
+        picture = card.parent / match["path"]
+        return as_markdown_image(picture.read_bytes(), match["caption"]) if picture.is_file() else match[0]
+
+    return LOCAL_IMAGE.sub(inside, card.read_text())
+
+
+def _line(axis: Axes, epochs: Sequence[Mapping[str, Any]], key: str, label: str, colour: str, marker: str = "") -> None:
     told = [row for row in epochs if row.get(key) is not None]
     axis.plot([row["epoch"] for row in told], [row[key] for row in told], color=colour, marker=marker, markersize=3)
     axis.set_ylabel(label, color=colour, fontsize=8)
