@@ -25,6 +25,7 @@ from voice_pipeline import story_report
 from voice_pipeline.conductor import Conductor, ExecutedRun, RunFailedError
 from voice_pipeline.evaluation.manifest import read_noises
 from voice_pipeline.fleet.corpus import CorpusClip, load_corpus, synthesise_corpus
+from voice_pipeline.schema.labeling_policy import load_labeling_policy
 from voice_pipeline.settings import Settings, load_settings, prepare_environment
 from voice_pipeline.store.blobs import write_atomically
 from voice_pipeline.store.clock import ManualClock
@@ -172,8 +173,9 @@ def _speech(plan: StoryPlan) -> tuple[list[CorpusClip], list[CorpusClip], Path |
 
     An own corpus without FSDD brings no new population: then accented digits are synthesised.
     """
+    alphabet = load_labeling_policy(load_settings(plan.home).policy_dir).alphabet
     if plan.corpus is None:
-        home, new = synthesise_corpus(seed=plan.seed, clips=plan.home_clips, speakers=plan.home_speakers)
+        home, new = synthesise_corpus(plan.seed, plan.home_clips, plan.home_speakers, alphabet)
         return home, new, None
     clips = load_corpus(plan.corpus)
     new = [clip for clip in clips if clip.corpus == "fsdd"]
@@ -185,7 +187,7 @@ def _speech(plan: StoryPlan) -> tuple[list[CorpusClip], list[CorpusClip], Path |
     noise = plan.corpus / "noise.jsonl"
     if noise.exists():
         read_noises(noise)
-    return home, new or synthesise_corpus(plan.seed, 60, 8)[1], noise if noise.exists() else None
+    return home, new or synthesise_corpus(plan.seed, 60, 8, alphabet)[1], noise if noise.exists() else None
 
 
 class _Story:

@@ -167,12 +167,13 @@ def _scores(
 ) -> Iterator[tuple[str, NDArray[np.float64]]]:
     """Score at every frame, phrase by phrase, of one recording."""
     from voice_pipeline.speech.recogniser import SHORTEST_INPUT
-    from voice_pipeline.speech.wakeword import spot
+    from voice_pipeline.speech.wakeword import LONGEST_STAY_S, spot
 
     padded = np.pad(samples, (0, max(0, SHORTEST_INPUT - samples.size))).astype(np.float32, copy=False)
     log_probs = recogniser.log_probs(padded)
+    longest = max(1, round(LONGEST_STAY_S * SAMPLE_RATE * len(log_probs) / padded.size))
     for phrase, spelled in classes.items():
-        yield phrase, spot(log_probs, spelled)
+        yield phrase, spot(log_probs, spelled, longest)
 
 
 def _count(
@@ -182,18 +183,20 @@ def _count(
     thresholds: Mapping[str, float],
     rules: WakeWords,
 ) -> dict[str, _Tally]:
+    from voice_pipeline.speech.recogniser import SHORTEST_INPUT
     from voice_pipeline.speech.wakeword import detections
 
     tallies = {phrase: _Tally() for phrase in classes}
     covered = {phrase: classes[phrase] for phrase in thresholds}
     for clip in judged:
         seconds = len(clip.samples) / SAMPLE_RATE
+        heard_s = max(len(clip.samples), SHORTEST_INPUT) / SAMPLE_RATE
         said = {phrase for phrase in classes if holds(clip.text, phrase)}
         for phrase, tally in tallies.items():
             tally.positives += phrase in said
             tally.negative_s += 0.0 if phrase in said else seconds
         for phrase, scores in _scores(recogniser, clip.samples, covered) if covered else ():
-            refractory = round(rules.refractory_s * len(scores) / seconds) if seconds else 0
+            refractory = round(rules.refractory_s * len(scores) / heard_s)
             fired = detections(scores, thresholds[phrase], refractory)
             if phrase in said:
                 tallies[phrase].found += bool(fired)

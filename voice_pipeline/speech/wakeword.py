@@ -9,7 +9,8 @@ detection" (arXiv:1611.09405), who sum over paths where this takes the best.
 
 Over all windows at once that is one Viterbi pass whose first state may be entered anywhere for nothing. Each state is
 computed for all frames together: with E the running sum of its emissions and e_t what enters it, the best score of
-being there is E_t + max over u ≤ t of (e_u - E_{u-1}), a running maximum. Only numpy, so that a device can run it.
+being there is E_t + max over the last L frames u of (e_u - E_{u-1}), a sliding maximum. L bounds how long a character
+or the pause behind it may last: else letters scattered over minutes would make a phrase. Only numpy: fit for a device.
 
 A phrase is also found inside longer words ("computer" in "computers"): there is no model of word boundaries.
 """
@@ -28,6 +29,9 @@ from voice_pipeline.speech.tokenizer import BLANK, CharTokenizer
 
 FLOOR = -30.0
 """Least log-ratio that one frame may cost, so that one frame never decides alone; exp(-30) is 1e-13."""
+
+LONGEST_STAY_S = 0.5
+"""How long a character, or the pause behind it, may last in seconds."""
 
 Classes = tuple[tuple[int, ...], ...]
 """For each character of a phrase the classes that stand for it: in a cased alphabet two, else one."""
@@ -51,23 +55,24 @@ def phrase_classes(phrase: str, tokenizer: CharTokenizer) -> Classes:
     return found
 
 
-def spot(log_probs: NDArray[np.float32], phrase: Classes) -> NDArray[np.float64]:
-    """Score of the best window ending at each frame, in [FLOOR, 0] a frame at best and -inf where none can end.
+def spot(log_probs: NDArray[np.float32], phrase: Classes, longest_stay: int) -> NDArray[np.float64]:
+    """Score of the best window ending at each frame, -inf where none can end.
 
     Args:
         log_probs: shape (T, V), T ≥ 1.
         phrase: as `phrase_classes` gives.
+        longest_stay: frames that a character, or the blank between two, may last; at least 1.
 
     Returns:
         Shape (T,), log-likelihood ratio per character, at most 0.
     """
     margins = np.maximum(log_probs.astype(np.float64) - log_probs.max(axis=1, keepdims=True), FLOOR)
     blank = margins[:, BLANK]
-    said = _stay(np.zeros(len(margins)), margins[:, list(phrase[0])].max(axis=1))
+    said = _stay(np.zeros(len(margins)), margins[:, list(phrase[0])].max(axis=1), longest_stay)
     for before, character in pairwise(phrase):
-        paused = _stay(_later(said), blank)
+        paused = _stay(_later(said), blank, longest_stay)
         entering = paused if before == character else np.maximum(said, paused)
-        said = _stay(_later(entering), margins[:, list(character)].max(axis=1))
+        said = _stay(_later(entering), margins[:, list(character)].max(axis=1), longest_stay)
     return np.asarray(said / len(phrase), dtype=np.float64)
 
 
@@ -91,10 +96,11 @@ def operating_threshold(best_scores: Sequence[float], detection_rate: float) -> 
     return float(ordered[max(needed, 1) - 1])
 
 
-def _stay(entering: NDArray[np.float64], emitted: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Best score of being in a state at each frame, entered at any frame up to it with `entering` of that frame."""
+def _stay(entering: NDArray[np.float64], emitted: NDArray[np.float64], longest: int) -> NDArray[np.float64]:
+    """Best score of being in a state at each frame, entered with `entering` there or < `longest` frames before."""
     total = np.cumsum(emitted)
-    return np.asarray(total + np.maximum.accumulate(entering - (total - emitted)), dtype=np.float64)
+    gained = np.concatenate((np.full(longest - 1, -np.inf), entering - (total - emitted)))
+    return np.asarray(total + np.lib.stride_tricks.sliding_window_view(gained, longest).max(axis=1), dtype=np.float64)
 
 
 def _later(scores: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -22,7 +22,7 @@ def posteriors(frames: int, seed: int, classes: int = 4) -> NDArray[np.float32]:
     return np.asarray(drawn - np.log(np.exp(drawn).sum(axis=1, keepdims=True)), dtype=np.float32)
 
 
-def written_out(log_probs: NDArray[np.float32], labels: tuple[int, ...]) -> list[float]:
+def written_out(log_probs: NDArray[np.float32], labels: tuple[int, ...], longest: int) -> list[float]:
     """Each last frame: over all first frames, the best of all paths that collapse to `labels`, less the free one."""
     margins = np.maximum(log_probs.astype(float) - log_probs.max(axis=1, keepdims=True), FLOOR)
     best = []
@@ -30,21 +30,25 @@ def written_out(log_probs: NDArray[np.float32], labels: tuple[int, ...]) -> list
         ratios = [-np.inf]
         for first in range(last + 1):
             for path in product(range(margins.shape[1]), repeat=last + 1 - first):
-                if (
-                    tuple(label for label, _ in groupby(path) if label != BLANK) == labels
-                    and BLANK not in path[::-1][:1]
-                ):
+                runs = [(label, len(list(run))) for label, run in groupby(path)]
+                spelled = tuple(label for label, _ in runs if label != BLANK) == labels
+                if spelled and path[-1] != BLANK and path[0] != BLANK and max(n for _, n in runs) <= longest:
                     ratios.append(sum(margins[first + n, label] for n, label in enumerate(path)) / len(labels))
         best.append(max(ratios))
     return best
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(1, 5), st.integers(0, 10_000), st.sampled_from(["a", "ab", "aa", "a b", "aba", "bb a"]))
-def test_the_score_is_that_of_the_best_window_and_path(frames: int, seed: int, phrase: str) -> None:
+@given(
+    st.integers(1, 5),
+    st.integers(0, 10_000),
+    st.sampled_from(["a", "ab", "aa", "a b", "aba", "bb a"]),
+    st.integers(1, 6),
+)
+def test_the_score_is_that_of_the_best_window_and_path(frames: int, seed: int, phrase: str, longest: int) -> None:
     log_probs = posteriors(frames, seed)
-    expected = written_out(log_probs, tuple(TWO.encode(phrase)))
-    assert spot(log_probs, phrase_classes(phrase, TWO)) == pytest.approx(np.array(expected), abs=1e-6)
+    expected = written_out(log_probs, tuple(TWO.encode(phrase)), longest)
+    assert spot(log_probs, phrase_classes(phrase, TWO), longest) == pytest.approx(np.array(expected), abs=1e-6)
 
 
 @settings(deadline=None)
@@ -53,15 +57,23 @@ def test_zero_means_that_greedy_decoding_spells_it(best: list[int]) -> None:
     log_probs = np.full((len(best), 4), -20.0, dtype=np.float32)
     log_probs[np.arange(len(best)), best] = -0.1
     heard = "".join(TWO.alphabet[label - 1] for label, _ in groupby(best) if label != BLANK)
-    found = spot(log_probs, phrase_classes("ab", TWO)).max() >= -1e-9
+    found = spot(log_probs, phrase_classes("ab", TWO), 40).max() >= -1e-9
     assert found == ("ab" in heard)
+
+
+def test_letters_far_apart_are_no_phrase() -> None:
+    log_probs = np.full((30, 4), -20.0, dtype=np.float32)
+    log_probs[:, BLANK] = 0.0
+    log_probs[[0, 20], TWO.encode("ab")] = 5.0
+    assert spot(log_probs, phrase_classes("ab", TWO), 20).max() == 0
+    assert spot(log_probs, phrase_classes("ab", TWO), 10).max() < -9
 
 
 def test_a_cased_alphabet_hears_both_cases() -> None:
     tokenizer = CharTokenizer(" abAB")
     log_probs = np.full((2, 6), -20.0, dtype=np.float32)
     log_probs[[0, 1], [tokenizer.encode("A")[0], tokenizer.encode("b")[0]]] = 0.0
-    assert spot(log_probs, phrase_classes("ab", tokenizer)).max() == 0
+    assert spot(log_probs, phrase_classes("ab", tokenizer), 1).max() == 0
 
 
 @pytest.mark.parametrize("phrase", ["", "  ", "c", "a1", "é"])

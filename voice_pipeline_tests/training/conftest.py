@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from voice_pipeline.settings import Settings
+from voice_pipeline.settings import PROJECT_ROOT, Settings
 from voice_pipeline.store.clock import ManualClock
 from voice_pipeline.store.store import Store
-from voice_pipeline.store.tables import training_frames
 
 START = datetime(2026, 11, 2, 9, tzinfo=UTC)
 
@@ -29,11 +28,16 @@ preflight: {disk_mb: 1, memory_mb: 1}
 def labelled_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from voice_pipeline.dataset.snapshot import snapshot
     from voice_pipeline.dataset.suites import freeze_suites
+    from voice_pipeline.features.frames import build_frame
+    from voice_pipeline.features.measure import measure_day
+    from voice_pipeline.features.publish import publish
     from voice_pipeline_tests.store.labelled_home import TEST_SCOPES, add_batch
 
     root = tmp_path_factory.mktemp("labelled")
     (root / "policy").mkdir()
     (root / "policy" / "retrain.yaml").write_text(POLICY)
+    (root / "policy" / "labeling.yaml").write_text("alphabet: lowercase\n")
+    shutil.copy(PROJECT_ROOT / "policy" / "release.yaml", root / "policy")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DVC_SITE_CACHE_DIR", str(root / "dvc-site-cache"))
         store = Store.open(settings_of(root), ManualClock(START))
@@ -42,12 +46,9 @@ def labelled_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         add_batch(store, "batch-20261102-002", ["t1", "t2"], scopes=TEST_SCOPES, text="call mary", seconds=1.0)
         made = snapshot(store)
         freeze_suites(store, made.dataset_version)
-    frame = {"dataset_version": made.dataset_version, "feature_schema_version": "clip_features_v1", "uri": "frame"}
-    with store.database.write() as connection:
-        now = store.now().isoformat()
-        connection.execute(
-            training_frames.insert(), {**frame, "sha256": "0" * 64, "rows": made.clips, "created_at": now}
-        )
+        measure_day(store, START.date().isoformat())
+        publish(store)
+        build_frame(store, made.dataset_version)
     store.database.engine.dispose()
     return root
 
