@@ -1,8 +1,9 @@
 """The language model of a beam search: n-grams from the train speakers' texts, weights tuned on the dev speakers.
 
-The posteriors of each dev clip are computed once; then lm_weight, word_bonus, unknown_penalty and the order are turned
-one after another, over small fixed grids, to the fewest word errors (then character errors, then the value that was
-there before). Greedy decoding stays unless the search makes strictly fewer word errors. Nothing is drawn by chance.
+The posteriors of each dev clip are computed once. For each order the best of a fixed grid of lm_weight and word_bonus
+is taken (they hang together: what the model takes from long texts, the bonus gives back), then the best
+unknown_penalty. Fewest word errors win, then fewest character errors, then what stands first. Greedy decoding stays
+unless the search makes strictly fewer word errors. Nothing is drawn by chance.
 
 An n-gram model is text that people said, learnt as weights are: erasing a person removes their texts from every later
 fit, not from a model that has learnt them already; lineage names those models. Unlike weights it can be read on every
@@ -14,6 +15,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,13 +44,10 @@ if TYPE_CHECKING:
 
 SHORTEST_ORDER = 2
 MOST_UTTERANCES = 400
-START = BeamSettings(lm_weight=0.6, word_bonus=0.0, unknown_penalty=4.0)
-GRIDS: dict[str, tuple[float, ...]] = {
-    "lm_weight": (0.2, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6),
-    "word_bonus": (-1.0, 0.0, 0.5, 1.0, 2.0),
-    "unknown_penalty": (0.0, 2.0, 4.0, 8.0),
-}
-ROUNDS = 3
+LM_WEIGHTS = (0.4, 0.2, 0.6, 0.8, 1.1)
+WORD_BONUSES = (1.0, 0.0, 2.0, 3.0)
+UNKNOWN_PENALTIES = (4.0, 2.0, 0.0, 8.0)
+"""What is tried, in order of preference where it makes no difference."""
 FIGURES = frozenset(
     {"decoder", "decoder_reason", "lm_order", "lm_words", "lm_ngrams", "lm_weight", "lm_word_bonus"}
     | {"lm_unknown_penalty", "lm_beam_width", "lm_dev_perplexity", "dev_wer_greedy", "dev_wer_beam"}
@@ -55,15 +55,12 @@ FIGURES = frozenset(
 """All names that `Tuned.figures` may tell; an earlier fit's are taken back."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Errors:
-    """What a decoder got wrong; fewer is better, words first."""
+    """What a decoder got wrong; fewer is less, words first."""
 
     words: int
     characters: int
-
-    def fewer(self, other: Errors) -> bool:
-        return (self.words, self.characters) < (other.words, other.characters)
 
 
 @dataclass(frozen=True)
@@ -178,9 +175,8 @@ def tune(heard: Sequence[HeardText], models: Sequence[NGram], tokenizer: CharTok
         missing = "dev clips to tune on" if models else "words that enough train speakers said"
         return Tuned(Decoder(), None, f"there are no {missing}")
     greedily = count_errors(heard, lambda log_probs: greedy(log_probs, tokenizer, 1.0).text)
-    start = replace(START, beam_width=beam_width)
-    found = [(model, *_descend(heard, Lexicon(model, tokenizer), start)) for model in models]
-    model, settings, errors = min(found, key=lambda item: (item[2].words, item[2].characters, item[0].order))
+    found = [(*_best_settings(heard, Lexicon(model, tokenizer), beam_width), model) for model in models]
+    errors, settings, model = min(found, key=itemgetter(0))
     words = sum(len(plain(clip.text).split()) for clip in heard) or 1
     perplexity = model.perplexity(clip.text for clip in heard)
     measured = (greedily.words / words, errors.words / words, perplexity)
@@ -189,26 +185,18 @@ def tune(heard: Sequence[HeardText], models: Sequence[NGram], tokenizer: CharTok
     return Tuned(Decoder.over(model, settings), model, "fewer word errors on dev than greedy", *measured)
 
 
-def _descend(heard: Sequence[HeardText], lexicon: Lexicon, start: BeamSettings) -> tuple[BeamSettings, Errors]:
-    """Coordinate descent over `GRIDS`, at most `ROUNDS` times through, until no value makes fewer errors."""
-    tried: dict[BeamSettings, Errors] = {}
+def _best_settings(heard: Sequence[HeardText], lexicon: Lexicon, beam_width: int) -> tuple[Errors, BeamSettings]:
+    def best(tried: Iterable[BeamSettings]) -> tuple[Errors, BeamSettings]:
+        judged = ((count_errors(heard, BeamSearch(lexicon, settings).text), settings) for settings in tried)
+        return min(judged, key=itemgetter(0))  # of equals the first
 
-    def errors_of(settings: BeamSettings) -> Errors:
-        if settings not in tried:
-            tried[settings] = count_errors(heard, BeamSearch(lexicon, settings).text)
-        return tried[settings]
-
-    best = start
-    for _ in range(ROUNDS):
-        before = best
-        for name, values in GRIDS.items():
-            for value in values:
-                other = replace(best, **{name: value})  # type: ignore[arg-type]
-                if errors_of(other).fewer(errors_of(best)):
-                    best = other
-        if best == before:
-            break
-    return best, errors_of(best)
+    first = (
+        BeamSettings(lm_weight, word_bonus, UNKNOWN_PENALTIES[0], beam_width)
+        for lm_weight, word_bonus in product(LM_WEIGHTS, WORD_BONUSES)
+    )
+    errors, chosen = best(first)
+    others = (replace(chosen, unknown_penalty=penalty) for penalty in UNKNOWN_PENALTIES[1:])
+    return min((errors, chosen), best(others), key=itemgetter(0))
 
 
 def count_errors(heard: Iterable[HeardText], text_of: Callable[[LogProbs], str]) -> Errors:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -15,11 +17,15 @@ from voice_pipeline.packaging.signing import sign_folder
 from voice_pipeline.schema.bundle import BundleFile, BundleManifest
 from voice_pipeline.schema.canonical import canonical_json, sha256_bytes
 from voice_pipeline.schema.dataset import EvalSuite, ManifestRow, Split
+from voice_pipeline.schema.decoding import Decoding
 from voice_pipeline.schema.training import Hyperparameters, TrainingSpec
 from voice_pipeline.settings import Settings
 from voice_pipeline.speech.audio import encode_flac
+from voice_pipeline.speech.beam import BeamSettings
 from voice_pipeline.speech.confidence import INPUT_NAMES, ConfidenceModel
+from voice_pipeline.speech.decoder import ARPA, DECODER, Decoder
 from voice_pipeline.speech.encoder import AcousticModel
+from voice_pipeline.speech.kneser_ney import estimate
 from voice_pipeline.speech.shape import EncoderConfig
 from voice_pipeline.speech.tokenizer import CharTokenizer
 from voice_pipeline.store.manifest import manifest_bytes, shard_name
@@ -28,6 +34,7 @@ from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import dataset_versions, eval_suites, models
 
 BATCH = "batch-20261102-001"
+GREEDY = Decoding()
 SHAPE = EncoderConfig(channels=16, kernels=(5, 7), stride=4)
 CONFIDENCE = ConfidenceModel(INPUT_NAMES, *[tuple([value] * len(INPUT_NAMES)) for value in (0.0, 1.0, 0.1)], bias=0.0)
 
@@ -101,7 +108,9 @@ def _row(clip_id: str, speaker: str, split: Split, flac: bytes) -> ManifestRow:
     )
 
 
-def add_trained_model(store: Store, model_version: str, dataset_version: str, seed: int = 0) -> TrainingSpec:
+def add_trained_model(
+    store: Store, model_version: str, dataset_version: str, seed: int = 0, decoding: Decoding = GREEDY
+) -> TrainingSpec:
     """A catalogued model with its checkpoint and model card."""
     spec = TrainingSpec(
         dataset_version=dataset_version,
@@ -110,6 +119,7 @@ def add_trained_model(store: Store, model_version: str, dataset_version: str, se
         lock_digest="1" * 64,
         hyperparameters=Hyperparameters(),
         seed=seed,
+        decoding=decoding,
     )
     home = store.settings.models / model_version
     write_checkpoint(home / "checkpoint", seed)
@@ -122,14 +132,29 @@ def add_trained_model(store: Store, model_version: str, dataset_version: str, se
     return spec
 
 
-def sign_small_bundle(settings: Settings, model_version: str, seed: int, min_app: str = "1.0.0") -> BundleManifest:
-    """A signed bundle folder under `settings.bundles` whose network is a small float one."""
+def searching_decoder(lm_weight: float = 1.0) -> dict[str, bytes]:
+    """Files of a beam search over a few short words, cheap enough to show in what an untrained network mumbles."""
+    model = estimate(["a b c", "b c d", "e f", "g h i j k", "m n o p", "q r s t", "u v w x y z"], 2)
+    decoder = Decoder.over(model, BeamSettings(lm_weight, 2.0, 1.0, 8))
+    return {ARPA: model.to_arpa().encode(), DECODER: decoder.to_json().encode()}
+
+
+def sign_small_bundle(
+    settings: Settings,
+    model_version: str,
+    seed: int,
+    min_app: str = "1.0.0",
+    decoder: Mapping[str, bytes] = MappingProxyType({}),
+) -> BundleManifest:
+    """A signed bundle folder under `settings.bundles` whose network is a small float one; greedy without `decoder`."""
     folder = settings.bundles / model_version
     folder.mkdir(parents=True)
     (folder / "model.onnx").write_bytes(onnx_bytes(network(seed)))
     (folder / "model.ort").write_bytes(ort_bytes(folder / "model.onnx"))
     (folder / "tokenizer.json").write_text(CharTokenizer().to_json())
     (folder / "confidence.json").write_text(CONFIDENCE.to_json())
+    for name, data in decoder.items():
+        (folder / name).write_bytes(data)
     golden = golden_vectors(folder)
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     manifest = BundleManifest(

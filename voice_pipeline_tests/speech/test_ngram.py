@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -67,7 +68,7 @@ def test_a_bigram_is_discounted_and_interpolated_as_chen_and_goodman_say() -> No
     bigrams: Counter[tuple[str, str]] = Counter()
     for text in texts:
         words = [BEGIN, *text.split(), END]
-        bigrams.update(zip(words, words[1:], strict=False))
+        bigrams.update(pairwise(words))
     t1, t2, t3, t4 = (sum(count == n for count in bigrams.values()) for n in (1, 2, 3, 4))
     y = t1 / (t1 + 2 * t2)
     discount = {1: 1 - 2 * y * t2 / t1, 2: 2 - 3 * y * t3 / t2, 3: 3 - 4 * y * t4 / t3}
