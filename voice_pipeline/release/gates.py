@@ -131,7 +131,7 @@ def gather(store: Store, bundle: StoredBundle, champion_model: str | None) -> Ev
         candidate=candidate,
         candidate_float=candidate_float,
         champion=champion,
-        slices=_slices(candidate, suite, rows),
+        slices=slices_heard(candidate, suite, rows),
         locales=frozenset(row.locale for row in rows),
         latency=latency,
         lab_refused=lab.refused,
@@ -149,7 +149,7 @@ def compare(evidence: Evidence, slice_name: str, samples: int, level: float = 0.
     return bootstrap(paired(evidence.candidate, evidence.champion, keys), samples, level)
 
 
-def _slices(candidate: EvaluationReport, suite: EvalSuite, rows: list[ManifestRow]) -> Slices:
+def slices_heard(candidate: EvaluationReport, suite: EvalSuite, rows: list[ManifestRow]) -> Slices:
     """Slices by manifest row, and those that only hearing tells (`snr:…`) by the candidate's report."""
     named = {(row.clip_id, condition): slices_of(row, condition) for row in rows for condition in suite.conditions}
     for name, positions in candidate.members.items():

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
+from voice_pipeline.evaluation.report import find_report
 from voice_pipeline.release.errors import MissingEvidenceError
-from voice_pipeline.release.evidence import GATES, gate_problems, stored_verdicts
-from voice_pipeline.schema.release import Outcome
+from voice_pipeline.release.evidence import GATES, find_bundle, gate_problems, published_bundle, stored_verdicts
+from voice_pipeline.release.gates import gather, judge, slices_heard
+from voice_pipeline.schema.clip import DeviceClass
+from voice_pipeline.schema.device_lab import DeviceLabReport
+from voice_pipeline.schema.release import Outcome, Verdict
 from voice_pipeline.schema.release import ReleaseState as S
 from voice_pipeline.store.releases import live
 from voice_pipeline.store.tables import verdicts
@@ -113,3 +118,101 @@ def test_registering_twice_changes_nothing(small: World) -> None:
     head = small.store.ledger.head()
     assert small.register(model) == first
     assert small.store.ledger.head() == head
+
+
+def lab_report(world: World, model: str, device_class: str, p95_ms: float, device: str = "Pixel 4a") -> None:
+    """A device lab's report on a model's bundle, dropped into the folder of the home."""
+    bundle = find_bundle(world.store, model)
+    assert bundle is not None
+    report = DeviceLabReport(
+        device_class=DeviceClass(device_class),
+        device_model=device,
+        os="Android 14",
+        runtime="onnxruntime 1.20",
+        threads=1,
+        bundle_digest=bundle.bundle_digest,
+        clips=100,
+        p50_ms=p95_ms / 2,
+        p95_ms=p95_ms,
+        p99_ms=p95_ms * 1.2,
+        peak_memory_mb=50,
+        measured_at=world.store.now(),
+    )
+    folder = world.store.settings.root / "device_lab"
+    folder.mkdir(exist_ok=True)
+    (folder / f"{device}-{report.digest[:8]}.json").write_text(report.model_dump_json())
+
+
+def latency_verdict(world: World, model: str) -> Verdict:
+    return stored_verdicts(world.store, world.view(model).bundle_digest, world.policy.digest)["latency"]
+
+
+def test_the_device_labs_p95_decides_where_there_is_one_and_stand_ins_are_named(small: World) -> None:
+    small.bootstrap(small.model(0.2))
+    model = small.model(0.1)
+    lab_report(small, model, "phone_low", 61.5)
+    assert small.register(model).state is S.GATED
+    verdict = latency_verdict(small, model)
+    assert verdict.value == 61.5
+    assert "phone_low 61.5 (device lab), phone_mid 20.0 (host)" in verdict.detail
+    assert "slowest on Pixel 4a, Android 14" in verdict.detail
+
+
+def test_one_slow_device_class_rejects_a_bundle_that_the_host_finds_fast(small: World) -> None:
+    small.bootstrap(small.model(0.2))
+    model = small.model(0.1)
+    lab_report(small, model, "laptop", 20)
+    lab_report(small, model, "phone_low", 80.5, "Moto E")
+    view = small.register(model)
+    assert view.state is S.REJECTED
+    assert "gate latency is fail" in view.transitions[-1].reason
+
+
+def test_a_lab_report_on_another_bundle_decides_nothing_and_a_refused_one_is_told(small: World) -> None:
+    first = small.model(0.2)
+    small.bootstrap(first)
+    model = small.model(0.1)
+    lab_report(small, first, "phone_low", 500)
+    (small.store.settings.root / "device_lab" / "broken.json").write_text("{")
+    assert small.register(model).state is S.GATED
+    assert latency_verdict(small, model).value == 20.0
+    assert "broken.json is malformed" in latency_verdict(small, model).detail
+
+
+def test_a_slow_lab_report_that_comes_after_the_gates_stops_the_next_step(small: World) -> None:
+    small.bootstrap(small.model(0.2))
+    model = small.model(0.1)
+    small.register(model)
+    against = live(small.store)
+    assert against is not None
+    digest = small.view(model).bundle_digest
+    lab_report(small, model, "phone_mid", 79, "Pixel 8")
+    assert gate_problems(small.store, small.policy, digest, against.bundle_digest) == []
+    lab_report(small, model, "phone_low", 120)
+    (problem,) = gate_problems(small.store, small.policy, digest, against.bundle_digest)
+    assert problem == "the device lab measured more than 80 ms: Pixel 4a (phone_low) p95 120.0 ms"
+    small.settle()
+    assert small.view(model).state is S.REJECTED  # judged again, by the lab's figure
+
+
+def test_slices_that_only_hearing_tells_are_held_to_the_margin_too(small: World) -> None:
+    small.bootstrap(small.model(0.2))
+    model = small.model(0.1)
+    assert small.register(model).state is S.GATED
+    report = find_report(small.store, model, "int8", small.suite.digest)
+    champion = live(small.store)
+    assert report is not None
+    assert champion is not None
+    worse = [n for n, (_, condition, *_) in enumerate(report.utterances) if condition == "clean"]
+    spoiled = tuple(
+        (*line[:3], line[4], line[4]) if n in worse[::2] else line for n, line in enumerate(report.utterances)
+    )
+    part = report.slices[0].model_copy(update={"slice": "snr:poor"})
+    heard = report.model_copy(
+        update={"utterances": spoiled, "members": {"snr:poor": tuple(worse[::2])}, "slices": (*report.slices, part)}
+    )
+    evidence = gather(small.store, published_bundle(small.store, model), champion.model_version)
+    evidence = replace(evidence, candidate=heard, slices=slices_heard(heard, small.suite, []))
+    verdict = judge(evidence, small.policy.gates)["slice_margins"]
+    assert verdict.outcome is Outcome.FAIL
+    assert "worst is snr:poor" in verdict.detail
