@@ -46,6 +46,14 @@ def noise_bank(store: Store, noise_ids: Sequence[str] | None = None) -> list[Noi
     return bank or [Noise(f"pink-{number}", pink_noise(number)) for number in range(PINK_VARIANTS)]
 
 
+def load_rooms(store: Store) -> list[Samples]:
+    """Impulse responses of this home in id order, float32 mono at 16 kHz; may be empty."""
+    from voice_pipeline.speech.audio import decode
+
+    rows = store.database.rows(select(table).where(table.c.kind == "rir").order_by(table.c.noise_id))
+    return [decode(store.blobs.get(row["blob_key"], row["sha256"])) for row in rows]
+
+
 def load_noises(store: Store) -> list[Samples]:
     """The samples of `noise_bank(store)`: what training mixes in."""
     return [noise.samples for noise in noise_bank(store)]

@@ -19,6 +19,7 @@ SNR_RANGE_DB = (3.0, 25.0)
 GAP_RANGE_S = (0.05, 0.35)
 DECAY_RANGE_S = (0.1, 0.5)
 COLOUR_RANGE = (0.0, 2.0)
+LONGEST_RESPONSE_S = 0.6
 
 MelPower = NDArray[np.float32]
 """(T, M) power in mel bands, what `frontend.LogMel.power` gives."""
@@ -58,16 +59,25 @@ def add_noise(rng: np.random.Generator, samples: Samples, noises: Sequence[Sampl
     return mix(samples, excerpt(rng, noise, samples.size), float(rng.uniform(*SNR_RANGE_DB)))
 
 
-def room(rng: np.random.Generator, samples: Samples) -> Samples:
-    """`samples` as a distant microphone hears them in a synthetic room; same length, same loudness."""
-    from scipy.signal import fftconvolve
-
+def room_response(rng: np.random.Generator) -> Samples:
+    """The impulse response of a synthetic room: the direct sound, then a tail that falls by 60 dB in a drawn time."""
     decay = float(rng.uniform(*DECAY_RANGE_S))
     times = np.arange(int(decay * SAMPLE_RATE)) / SAMPLE_RATE
     tail = rng.standard_normal(times.size) * np.exp(-6.9 * times / decay)
     response = 0.1 * tail / max(float(np.abs(tail).max()), 1e-9)
     response[0] = 1.0
-    heard = fftconvolve(samples, response)[: samples.size]
+    return response.astype(np.float32)
+
+
+def reverberate(samples: Samples, response: Samples) -> Samples:
+    """`samples` as heard in the room of `response`, whose strongest sample is the direct sound; same length, same
+    loudness. Only the first LONGEST_RESPONSE_S of the response are used.
+    """
+    from scipy.signal import oaconvolve
+
+    direct = int(np.abs(response).argmax())
+    kept = response[direct : direct + int(LONGEST_RESPONSE_S * SAMPLE_RATE)]
+    heard = oaconvolve(samples, kept)[: samples.size]
     before, after = float(np.sqrt(np.mean(samples**2))), float(np.sqrt(np.mean(heard**2)))
     return np.clip(heard * (before / max(after, 1e-9)), -1.0, 1.0).astype(np.float32)
 
@@ -78,10 +88,15 @@ def join(rng: np.random.Generator, first: Samples, second: Samples) -> Samples:
     return np.concatenate([first, gap, second])
 
 
+def stretched(frames: int, factor: float) -> int:
+    """How many frames `stretch` makes of `frames`."""
+    return max(1, round(frames / factor))
+
+
 def stretch(power_TM: MelPower, factor: float) -> MelPower:  # noqa: N803
     """Mel power at `factor` times the tempo, (round(T / factor), M); pitch stays."""
     frames = len(power_TM)
-    positions = np.minimum(np.arange(max(1, round(frames / factor))) * factor, frames - 1)
+    positions = np.minimum(np.arange(stretched(frames, factor)) * factor, frames - 1)
     before = positions.astype(np.int64)
     share = (positions - before).astype(np.float32)[:, None]
     after = np.minimum(before + 1, frames - 1)
@@ -113,9 +128,8 @@ def add_noise_power(rng: np.random.Generator, power_TM: MelPower, noises: Sequen
     return power_TM + np.float32(gain) * fitted
 
 
-def join_power(rng: np.random.Generator, first_TM: MelPower, second_TM: MelPower) -> MelPower:  # noqa: N803
-    """One recording of both; the drawn gap is filled with the first one's quietest frame."""
-    gap = int(rng.uniform(*GAP_RANGE_S) * 100)
+def join_power(first_TM: MelPower, second_TM: MelPower, gap: int) -> MelPower:  # noqa: N803
+    """One recording of both; `gap` frames between them are the first one's quietest frame."""
     quiet = first_TM[int(first_TM.sum(axis=1).argmin())]
     return np.concatenate([first_TM, np.tile(quiet, (gap, 1)), second_TM])
 

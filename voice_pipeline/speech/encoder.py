@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from voice_pipeline.speech.depthwise import DepthwiseConvolution
 from voice_pipeline.speech.frontend import LogMel
 from voice_pipeline.speech.shape import EncoderConfig
 
@@ -23,9 +24,7 @@ class SeparableConvolution(nn.Module):
 
     def __init__(self, channels: int, kernel: int) -> None:
         super().__init__()
-        self.depthwise = nn.Conv2d(
-            channels, channels, (1, kernel), padding=(0, kernel // 2), groups=channels, bias=False
-        )
+        self.depthwise = DepthwiseConvolution(channels, kernel)
         self.pointwise = nn.Conv2d(channels, channels, 1, bias=False)
         self.normalise = nn.BatchNorm2d(channels)
 
@@ -107,11 +106,11 @@ class Encoder(nn.Module):
         x = features_BTM.transpose(1, 2).unsqueeze(2)  # (B, M, 1, T), channels-last in memory already
         mask = None
         if lengths_B is not None:
-            steps = -(-x.shape[3] // self.config.stride)
             x = x * _mask(lengths_B, x.shape[3], x.dtype)
-            mask = _mask(self.output_lengths(lengths_B), steps, x.dtype)
         x = torch.relu(self.stem_normalise(self.stem(x)))
-        x = x if mask is None else x * mask
+        if lengths_B is not None:
+            mask = _mask(self.output_lengths(lengths_B), x.shape[3], x.dtype)  # of x's type: bfloat16 stays such
+            x = x * mask
         for block in self.blocks:
             x = block(x, mask)
         return torch.log_softmax(self.head(x).squeeze(2).transpose(1, 2).float(), dim=2)

@@ -39,9 +39,8 @@ def lock_digest(root: Path = PROJECT_ROOT) -> str:
 
 
 def noise_ids(store: Store) -> list[str]:
-    """Ids of all noise recordings in this home, sorted; each is made from the sound itself."""
-    statement = select(noises.c.noise_id).where(noises.c.kind == "noise")
-    return sorted(row["noise_id"] for row in store.database.rows(statement))
+    """Ids of all noise recordings and room responses in this home, sorted; each is made from the sound itself."""
+    return sorted(row["noise_id"] for row in store.database.rows(select(noises.c.noise_id)))
 
 
 def noise_digest(ids: Sequence[str]) -> str:

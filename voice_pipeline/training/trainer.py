@@ -1,9 +1,9 @@
 """Trains an acoustic model with CTC: the same spec, data and machine give the same weights, killed and resumed or not.
 
 AdamW (Loshchilov and Hutter, 2019) under a warm-up and cosine schedule, gradient clipping, exponential moving average
-of the weights, augmentation as in `batches`. Randomness is drawn from (seed, epoch, batch), never from a running
-stream, so a run that resumes after its last finished epoch continues bit for bit on CPU. bfloat16 autocast where there
-is a CUDA device.
+of the weights, augmentation as in `batches`. Randomness is drawn from (seed, epoch, example), never from a running
+stream, so a run that resumes after its last finished epoch continues bit for bit on CPU. bfloat16 autocast where the
+device multiplies matrices in it: CUDA, and CPUs with AMX. Several processes (`team`) share every batch.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from voice_pipeline.schema.training import Hyperparameters, Preset, TrainingSpec
 from voice_pipeline.speech.audio import Samples
-from voice_pipeline.speech.augmentation import coloured_noise
+from voice_pipeline.speech.augmentation import coloured_noise, room_response
 from voice_pipeline.speech.decoding import greedy
 from voice_pipeline.speech.encoder import AcousticModel
 from voice_pipeline.speech.errors import TokenizerError
@@ -32,27 +32,32 @@ from voice_pipeline.speech.scoring import corpus_wer, score
 from voice_pipeline.speech.shape import preset
 from voice_pipeline.speech.tokenizer import BLANK, CharTokenizer
 from voice_pipeline.training import checkpoints
-from voice_pipeline.training.batches import Augmenter, Batch, collate, epoch_batches
-from voice_pipeline.training.data import Utterance
+from voice_pipeline.training.batches import Augmenter, Batch, Epoch, collate
+from voice_pipeline.training.data import Utterance, Utterances
 from voice_pipeline.training.errors import CheckpointMismatchError, DivergedError, NoTrainingDataError
 from voice_pipeline.training.optimiser import AdamW
+from voice_pipeline.training.team import Team
 
 GRADIENT_NORM = 5.0
 FINAL_RATE = 0.01
 DEV_BATCH = 32
 SYNTHETIC_NOISES = 8
+SYNTHETIC_ROOMS = 8
 SYNTHETIC_NOISE_SAMPLES = 160_000
 
 
 @dataclass(frozen=True)
 class EpochReport:
-    """`loss` mean CTC loss a character; `dev_wer` of the averaged weights, greedy; `audio_s_per_s` training speed."""
+    """`loss` mean CTC loss a character; `dev_wer` of the averaged weights, greedy; `audio_s_per_s` training speed;
+    `learning_rate` at the epoch's end.
+    """
 
     epoch: int
     loss: float
     dev_wer: float
     seconds: float
     audio_s_per_s: float
+    learning_rate: float
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,7 @@ def train(
     workdir: Path,
     parent: Path | None = None,
     progress: Callable[[EpochReport], None] = lambda report: None,
+    rooms: Sequence[Samples] = (),
 ) -> TrainingResult:
     """Train until `max_epochs`, or until the dev WER has not improved for `patience_epochs`; keep the best weights.
 
@@ -80,7 +86,8 @@ def train(
         noises: recordings mixed in; coloured noise is added to them, so the sequence may be empty.
         workdir: holds the state of an interrupted run, from which this goes on, and the finished checkpoint.
         parent: checkpoint folder to start from.
-        progress: called after every epoch.
+        progress: called after every epoch, in the process that leads.
+        rooms: impulse responses put around speech; synthetic ones are added to them.
 
     Raises:
         NoTrainingDataError: no usable utterance in `train` or `dev`.
@@ -89,10 +96,17 @@ def train(
         DivergedError: the loss is no longer finite.
         ModelFileError: `parent` cannot be loaded.
     """
-    with _Run(spec, train, dev, noises, workdir, parent) as run:
+    with _Run(spec, Utterances.of(train), Utterances.of(dev), noises, rooms, workdir, parent) as run:
         while not run.finished:
-            progress(run.epoch())
+            report = run.epoch()
+            if run.team.leads:
+                progress(report)
         return run.finish()
+
+
+def uses_bfloat16(device: torch.device) -> bool:
+    """Whether training on `device` multiplies in bfloat16: CUDA, and CPUs whose matrix units do (Intel AMX)."""
+    return device.type == "cuda" or bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
 class _Run:
@@ -101,17 +115,22 @@ class _Run:
     def __init__(
         self,
         spec: TrainingSpec,
-        train: Sequence[Utterance],
-        dev: Sequence[Utterance],
+        train: Utterances,
+        dev: Utterances,
         noises: Sequence[Samples],
+        rooms: Sequence[Samples],
         workdir: Path,
         parent: Path | None,
     ) -> None:
         self.spec, self.parameters, self.workdir = spec, spec.hyperparameters, workdir
         self.tokenizer = CharTokenizer(spec.alphabet)
+        self.team = Team.join()
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         config = preset(self.parameters.preset.value, self.tokenizer.size)
-        usable = [u for u in train if _fits(u, self.tokenizer, config.stride)]
+        lengths = zip(train.texts, train.sample_counts, strict=True)
+        usable = train.select(
+            index for index, (text, count) in enumerate(lengths) if _fits(text, count, self.tokenizer, config.stride)
+        )
         if not usable or not dev:
             raise NoTrainingDataError(
                 f"dataset {spec.dataset_version} gives {len(usable)} train and {len(dev)} dev utterances; label more"
@@ -123,16 +142,18 @@ class _Run:
         self.augmenter = Augmenter(
             usable,
             [*noises, *_synthetic_noises(spec.seed)],
+            [*rooms, *_synthetic_rooms(spec.seed)],
             self.tokenizer,
             self.parameters,
             config.mels,
         )
-        self.dev = _dev_batches(dev, self.augmenter)
+        self.dev = dev
+        self.average = copy.deepcopy(self.model).eval().to(self.device)
+        self.team.prepare(self.model)
         self.model.to(self.device)
-        self.average = copy.deepcopy(self.model).eval()
+        self.bfloat16 = uses_bfloat16(self.device)
         self.optimizer = AdamW(list(self.model.parameters()), self.parameters.weight_decay)
         self.loss = nn.CTCLoss(blank=BLANK, zero_infinity=True)
-        self.steps_per_epoch = math.ceil(len(usable) / self.parameters.batch_size)
         self.state = checkpoints.TrainingState(0, {}, {}, {}, {}, math.inf, 0)
 
     def __enter__(self) -> _Run:
@@ -163,39 +184,45 @@ class _Run:
         started = time.perf_counter()
         torch.manual_seed(self.spec.seed * 1_000_003 + number)  # dropout
         self.model.train()
-        losses, audio_s = [], 0.0
-        for index, batch in enumerate(epoch_batches(self.augmenter, self.spec.seed, number)):
-            losses.append(self._step(batch, (number - 1) * self.steps_per_epoch + index))
+        losses, audio_s, rate = [], 0.0, 0.0
+        batches = Epoch(self.augmenter, self.spec.seed, number, self.team.rank, self.team.size)
+        for index, batch in enumerate(batches):
+            rate = _rate((number - 1 + (index + 1) / len(batches)) / self.parameters.max_epochs, self.parameters)
+            losses.append(self._step(batch, rate))
             audio_s += batch.audio_s
         seconds = time.perf_counter() - started
-        mean_loss = float(np.mean(losses))
+        mean_loss, audio_s = self.team.sum(float(np.mean(losses))), self.team.sum(audio_s)
         if not math.isfinite(mean_loss):
             raise DivergedError(
                 f"loss of spec {self.spec.digest[:8]} is {mean_loss} in epoch {number}; lower learning_rate"
             )
-        report = EpochReport(number, mean_loss, self._dev_wer(), seconds, audio_s / seconds)
+        dev_wer = self.team.from_leader(self._dev_wer() if self.team.leads else None)
+        report = EpochReport(number, mean_loss, dev_wer, seconds, audio_s / seconds, rate)
         self._record(report)
         return report
 
-    def _step(self, batch: Batch, step: int) -> float:
+    def _step(self, batch: Batch, rate: float) -> float:
+        """One update; returns this process's part of the mean loss."""
         lengths = batch.lengths.to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             log_probs = self.model.encoder(batch.features.to(self.device), lengths)
-        loss = self.loss(
+        loss = batch.share * self.loss(
             log_probs.transpose(0, 1),
             batch.targets.to(self.device),
             self.model.encoder.output_lengths(lengths),
             batch.target_lengths.to(self.device),
         )
         loss.backward()
+        self.team.sum_gradients(self.model.parameters())
         nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_NORM, foreach=True)
-        self.optimizer.step(_rate(step, self.steps_per_epoch * self.parameters.max_epochs, self.parameters))
-        self._average_weights(step)
+        self.optimizer.step(rate)
+        self._average_weights()
         return float(loss.detach())
 
     @torch.no_grad()
-    def _average_weights(self, step: int) -> None:
-        decay = min(self.parameters.ema_decay, (1 + step) / (10 + step))
+    def _average_weights(self) -> None:
+        step = self.optimizer.steps
+        decay = min(self.parameters.ema_decay, step / (9 + step))
         floats = [
             (a, b) for a, b in zip(_tensors(self.average), _tensors(self.model), strict=True) if a.is_floating_point()
         ]
@@ -204,7 +231,7 @@ class _Run:
     @torch.inference_mode()
     def _dev_wer(self) -> float:
         scores = []
-        for batch, texts in self.dev:
+        for batch, texts in _dev_batches(self.dev, self.augmenter):
             lengths = batch.lengths.to(self.device)
             log_probs = self.average.encoder(batch.features.to(self.device), lengths).float().cpu().numpy()
             steps = self.average.encoder.output_lengths(lengths).tolist()
@@ -220,25 +247,27 @@ class _Run:
         state.optimizer = self.optimizer.state_dict()
         if report.dev_wer <= state.best_wer:
             state.best, state.best_wer, state.best_epoch = state.average, report.dev_wer, report.epoch
-        checkpoints.save_state(self.workdir, self.spec.digest, state)
+        if self.team.leads:
+            checkpoints.save_state(self.workdir, self.spec.digest, state)
 
     def finish(self) -> TrainingResult:
         """Write the best weights as the finished checkpoint."""
-        folder = checkpoints.write_checkpoint(
-            self.workdir, self.spec, self.model.config, self.tokenizer, self.state.best
-        )
+        if self.team.leads:
+            checkpoints.write_checkpoint(self.workdir, self.spec, self.model.config, self.tokenizer, self.state.best)
+        self.team.from_leader(None)  # nobody reads before it is written
+        folder = self.workdir / checkpoints.CHECKPOINT
         history = tuple(EpochReport(**{**line, "epoch": int(line["epoch"])}) for line in self.state.history)  # type: ignore[arg-type]
         return TrainingResult(folder, checkpoints.checkpoint_digest(folder), history, self.state.best_epoch)
 
 
-def _fits(utterance: Utterance, tokenizer: CharTokenizer, stride: int) -> bool:
+def _fits(text: str, samples: int, tokenizer: CharTokenizer, stride: int) -> bool:
     """Whether CTC can align the text: a frame for every character and a blank between equal neighbours."""
     try:
-        ids = tokenizer.encode(utterance.text)
+        ids = tokenizer.encode(text)
     except TokenizerError:
         return False
     needed = len(ids) + sum(a == b for a, b in pairwise(ids))
-    return bool(ids) and needed <= frames_of(utterance.samples.size) // stride
+    return bool(ids) and needed <= frames_of(samples) // stride
 
 
 def _start_from(model: AcousticModel, tokenizer: CharTokenizer, parent: Path) -> None:
@@ -255,25 +284,26 @@ def _synthetic_noises(seed: int) -> list[Samples]:
     return [coloured_noise(rng, SYNTHETIC_NOISE_SAMPLES) for _ in range(SYNTHETIC_NOISES)]
 
 
-def _dev_batches(dev: Sequence[Utterance], augmenter: Augmenter) -> list[tuple[Batch, list[str]]]:
-    """Dev utterances as they are, shortest first."""
-    ordered = sorted(dev, key=lambda u: u.samples.size)
-    groups = [ordered[i : i + DEV_BATCH] for i in range(0, len(ordered), DEV_BATCH)]
-    return [
-        (
-            collate([augmenter.clean(u) for u in group], [[] for _ in group]),
-            [u.text for u in group],
-        )
-        for group in groups
-    ]
+def _synthetic_rooms(seed: int) -> list[Samples]:
+    rng = np.random.default_rng([seed, 1])
+    return [room_response(rng) for _ in range(SYNTHETIC_ROOMS)]
 
 
-def _rate(step: int, steps: int, parameters: Hyperparameters) -> float:
-    """Learning rate: linear warm-up, then a cosine down to FINAL_RATE of the peak."""
-    warmup = max(1, round(parameters.warmup_fraction * steps))
-    if step < warmup:
-        return parameters.learning_rate * (step + 1) / warmup
-    share = (step - warmup) / max(1, steps - warmup)
+def _dev_batches(dev: Utterances, augmenter: Augmenter) -> Iterator[tuple[Batch, list[str]]]:
+    """Dev utterances as they are, shortest first, heard anew each time: their audio is not kept."""
+    counts = dev.sample_counts
+    order = sorted(range(len(dev)), key=lambda index: counts[index])
+    for start in range(0, len(order), DEV_BATCH):
+        group = list(dev.select(order[start : start + DEV_BATCH]))
+        yield collate([augmenter.clean(u) for u in group], [[] for _ in group]), [u.text for u in group]
+
+
+def _rate(progress: float, parameters: Hyperparameters) -> float:
+    """Learning rate after `progress` in (0, 1] of the run: linear warm-up, then a cosine to FINAL_RATE of the peak."""
+    warmup = parameters.warmup_fraction
+    if progress < warmup:
+        return parameters.learning_rate * progress / warmup
+    share = (progress - warmup) / (1 - warmup)
     return parameters.learning_rate * (FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * share)))
 
 

@@ -3,7 +3,8 @@
 Promises: the caller's memory and thread pools stay its own; a worker that is killed is simply started again and goes on
 from its last finished epoch; two workers for one model never train at once (the second waits and finds the work done);
 a failure is one line on standard error and exit code 1. Every epoch is one JSON line in
-`<models>/<model_version>/progress.jsonl`.
+`<models>/<model_version>/progress.jsonl`. `VOICE_PIPELINE_TRAINING_PROCESSES` above one starts that many under
+`torchrun` on this machine; for several machines start `torchrun … -m voice_pipeline.training.worker` yourself.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import logging
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select, update
 
+from voice_pipeline.evaluation.noises import load_noises, load_rooms
 from voice_pipeline.schema.dataset import Split
 from voice_pipeline.schema.training import TrainingSpec
 from voice_pipeline.settings import load_settings
@@ -37,13 +40,16 @@ from voice_pipeline.training.errors import (
     WorkerFailedError,
 )
 from voice_pipeline.training.provenance import noise_digest, noise_ids
+from voice_pipeline.training.readiness import demand, ensure, home_environment, planned_spec
 
 if TYPE_CHECKING:
-    from voice_pipeline.speech.audio import Samples
+    from voice_pipeline.training.team import Team
     from voice_pipeline.training.trainer import EpochReport
 
 PROGRESS = "progress.jsonl"
 LOCK = "train.lock"
+TOLD = "training worker: "
+"""Begins the one line in which a worker says why it failed."""
 
 
 def run_worker(store: Store, model_version: str) -> Path:
@@ -54,12 +60,14 @@ def run_worker(store: Store, model_version: str) -> Path:
 
     Raises:
         UnknownModelError: it was never planned.
+        PreflightError: this machine or this data is not ready for it; every reason is named.
         WorkerFailedError: the worker's one line says why. Calling again resumes.
         CheckpointMismatchError: the checkpoint is not the one whose digest is kept.
     """
-    spec = _spec(store, model_version)
+    spec = planned_spec(store, model_version)
     folder = store.settings.models / model_version / CHECKPOINT
     if not is_complete(folder, spec.digest):
+        ensure(store, model_version)
         _run_subprocess(store, model_version)
     _keep_digest(store, model_version, folder)
     return folder
@@ -82,14 +90,12 @@ def _keep_digest(store: Store, model_version: str, folder: Path) -> None:
 
 def _run_subprocess(store: Store, model_version: str) -> None:
     home = store.settings
-    environment = {
-        **os.environ,
-        "VOICE_PIPELINE_HOME": str(home.root),
-        "VOICE_PIPELINE_DATABASE_URL": home.database_url,
-        "VOICE_PIPELINE_VAULT_URL": home.vault_url,
-        "VOICE_PIPELINE_BLOB_URL": home.blob_url,
-    }
-    command = [sys.executable, "-m", "voice_pipeline.training.worker", model_version]
+    environment = {**os.environ, **home_environment(home)}
+    command = [sys.executable]
+    if home.training_processes > 1:
+        command += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={home.training_processes}"]
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // home.training_processes)))
+    command += ["-m", "voice_pipeline.training.worker", model_version]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         try:
             _, errors = process.communicate()
@@ -97,35 +103,44 @@ def _run_subprocess(store: Store, model_version: str) -> None:
             process.terminate()
             raise
     if process.returncode != 0:
-        lines = errors.strip().splitlines() or ["no message"]
+        told = [line for line in errors.splitlines() if TOLD in line]  # torchrun writes a page of its own behind it
+        lines = told or errors.strip().splitlines() or ["no message"]
         how = f"signal {-process.returncode}" if process.returncode < 0 else f"exit code {process.returncode}"
-        raise WorkerFailedError(f"training of {model_version} ended with {how}: {lines[-1]}; run it again to resume")
+        raise WorkerFailedError(f"training of {model_version} ended with {how}: {lines[-1].removeprefix(TOLD)}; run it again to resume")
 
 
 def train_planned(store: Store, model_version: str) -> Path:
-    """Train `model_version` in this process; returns the checkpoint folder.
+    """Train `model_version` in this process, and in those that share the work; returns the checkpoint folder.
 
     Raises:
         TrainingError, SpeechError, StoreError: as `trainer.train` and the readers of the dataset.
     """
     from filelock import FileLock
 
-    spec = _spec(store, model_version)
+    from voice_pipeline.training.team import Team
+
+    spec = planned_spec(store, model_version)
     workdir = store.settings.models / model_version
     workdir.mkdir(parents=True, exist_ok=True)
-    with FileLock(workdir / LOCK):
-        if is_complete(workdir / CHECKPOINT, spec.digest):
-            return workdir / CHECKPOINT
-        return _train(store, spec, workdir)
+    team = Team.join()
+    try:
+        with FileLock(workdir / LOCK) if team.leads else nullcontext():
+            complete = is_complete(workdir / CHECKPOINT, spec.digest)
+            if team.leads and not complete:
+                demand(store, model_version)
+            if not team.from_leader(complete):
+                _train(store, spec, workdir, team)
+    finally:
+        team.leave()
+    return workdir / CHECKPOINT
 
 
-def _train(store: Store, spec: TrainingSpec, workdir: Path) -> Path:
+def _train(store: Store, spec: TrainingSpec, workdir: Path, team: Team) -> None:
     from voice_pipeline.training.trainer import train
 
-    parent = _parent(store, spec)
-    noises = _noises(store, spec)
+    _check_sounds(store, spec)
     progress = workdir / PROGRESS
-    if not (workdir / STATE).exists():
+    if team.leads and not (workdir / STATE).exists():
         progress.unlink(missing_ok=True)
 
     def report(epoch: EpochReport) -> None:
@@ -136,43 +151,35 @@ def _train(store: Store, spec: TrainingSpec, workdir: Path) -> Path:
         spec,
         open_utterances(store, spec.dataset_version, Split.TRAIN),
         open_utterances(store, spec.dataset_version, Split.DEV),
-        noises,
+        load_noises(store),
         workdir,
-        parent,
+        _parent(store, spec),
         report,
+        load_rooms(store),
     )
+    if not team.leads:
+        return
     # a kill between state and report loses a line, one between report and state repeats it: the history knows
     write_atomically(progress, "".join(map(_line, result.epochs)).encode())
     (workdir / STATE).unlink(missing_ok=True)
-    return result.checkpoint
 
 
-def _noises(store: Store, spec: TrainingSpec) -> list[Samples]:
-    """Exactly the noises that were planned with, in id order; a spec from before noises were kept takes what is there.
+def _check_sounds(store: Store, spec: TrainingSpec) -> None:
+    """Exactly the noises and rooms that were planned with; a spec from before they were kept takes what is there.
 
     Raises:
         ChangedNoisesError: others are in the store now.
     """
-    from voice_pipeline.evaluation.noises import noise_bank
-
     ids = noise_ids(store)
     if spec.noise_digest and noise_digest(ids) != spec.noise_digest:
         raise ChangedNoisesError(
             f"spec {spec.digest[:8]} was planned with noises {spec.noise_digest[:12]}, in the store are now {len(ids)} "
             f"with digest {noise_digest(ids)[:12]}; plan anew: voice-pipeline training request"
         )
-    return [noise.samples for noise in noise_bank(store, ids)]
 
 
 def _line(epoch: EpochReport) -> str:
     return json.dumps(asdict(epoch)) + "\n"
-
-
-def _spec(store: Store, model_version: str) -> TrainingSpec:
-    row = store.database.row(select(models.c.spec).where(models.c.model_version == model_version))
-    if row is None:
-        raise UnknownModelError(f"model {model_version} was never planned; materialise training_plan for it first")
-    return TrainingSpec.model_validate(row["spec"])
 
 
 def _parent(store: Store, spec: TrainingSpec) -> Path | None:
@@ -193,7 +200,7 @@ def main(arguments: list[str]) -> int:
     try:
         train_planned(Store.open(load_settings()), arguments[0])
     except (TrainingError, SpeechError, StoreError, OSError, MemoryError) as error:
-        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        sys.stderr.write(f"{TOLD}{type(error).__name__}: {error}\n")
         return 1
     return 0
 
