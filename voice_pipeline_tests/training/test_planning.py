@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
+from voice_pipeline.schema.alphabet import CASED_PUNCTUATED, LOWERCASE
 from voice_pipeline.schema.canonical import digest
 from voice_pipeline.schema.monitoring import Action, IncidentKind
 from voice_pipeline.schema.release import ReleaseState
@@ -23,7 +24,7 @@ from voice_pipeline.speech.tokenizer import CharTokenizer
 from voice_pipeline.store.clock import ManualClock
 from voice_pipeline.store.incidents import open_incident
 from voice_pipeline.store.store import Store
-from voice_pipeline.store.tables import models, retrain_decisions
+from voice_pipeline.store.tables import dataset_versions, models, retrain_decisions
 from voice_pipeline.training import planning
 from voice_pipeline.training.checkpoints import write_checkpoint
 from voice_pipeline.training.plan_errors import UnknownPlanError, UnknownProfileError
@@ -111,6 +112,21 @@ def test_a_live_model_whose_checkpoint_cannot_be_read_is_no_parent(store: Store,
     (store.settings.models / first.model_version / "checkpoint" / name).write_text(content)
     request_retrain(store, "refresh", actor="ann")
     (second,) = act(store, policy_of(store))
+    assert second.spec.parent_model_version is None
+
+
+def test_the_alphabet_is_that_of_the_dataset_and_another_alphabets_model_is_no_parent(store: Store) -> None:
+    add_dataset(store, 1, clips=30)
+    (first,) = act(store, policy_of(store))
+    assert first.spec.alphabet == LOWERCASE
+    go_live(store, first)
+    version = add_dataset(store, 2, clips=30)
+    with store.database.write() as connection:
+        told = update(dataset_versions).where(dataset_versions.c.dataset_version == version)
+        connection.execute(told.values(validation={"alphabet": CASED_PUNCTUATED}))
+    request_retrain(store, "case and marks", actor="ann")
+    second = act(store, policy_of(store))[-1]
+    assert (second.spec.dataset_version, second.spec.alphabet) == (version, CASED_PUNCTUATED)
     assert second.spec.parent_model_version is None
 
 
