@@ -29,10 +29,23 @@ class Triggers(Record):
 
 
 class Preflight(Record):
-    """What a machine must have free before a training run starts."""
+    """What must hold before a training run starts.
+
+    Attributes:
+        disk_mb, memory_mb: what a machine must have free at the least; a plan that is estimated to need more must find
+            more.
+        overfit_loss_share: of the first loss, below which a batch counts as learnt by heart.
+        overfit_steps: within which it must be.
+        seconds: for everything that is looked at, in a process of its own.
+        valid_hours: how long what a machine showed of a spec counts.
+    """
 
     disk_mb: int = Field(default=500, ge=0)
     memory_mb: int = Field(default=700, ge=0)
+    overfit_loss_share: float = Field(default=0.01, gt=0, lt=1)
+    overfit_steps: int = Field(default=100, ge=1)
+    seconds: float = Field(default=60, gt=0)
+    valid_hours: float = Field(default=6, gt=0)
 
 
 class Alarms(Record):
@@ -40,7 +53,14 @@ class Alarms(Record):
 
     dev_wer: float = Field(default=0.95, gt=0)
     calibration_error: float = Field(default=0.15, gt=0, le=1)
+    slice_clips: int = Field(default=5, ge=1)
     slice_speakers: int = Field(default=2, ge=1)
+    slice_words: int = Field(default=20, ge=1)
+
+    @property
+    def slice_minimum(self) -> SliceMinimum:
+        """The least material of a slice; less is marked in report, chart and card."""
+        return SliceMinimum(clips=self.slice_clips, speakers=self.slice_speakers, words=self.slice_words)
 
 
 class RetrainPolicy(Record):

@@ -6,6 +6,7 @@ home's path put in, and the objects of `definitions.py`. Importing Feast takes s
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib.util
 import io
@@ -38,6 +39,19 @@ Features = dict[str, float | None]
 def source_folder(store: Store) -> Path:
     """Where the parquet files lie that Feast reads."""
     return store.settings.feast_repo / "data"
+
+
+def declared_features(definitions: Path = FEATURE_REPO / "definitions.py") -> dict[str, str]:
+    """Name → type (`Float64`, `Int64`) of every feature that the definitions declare, read from their text.
+
+    Importing Feast to ask it takes ten seconds and more; `test_feast.py` holds this answer to Feast's own.
+    """
+    declared: dict[str, str] = {}
+    for call in ast.walk(ast.parse(definitions.read_text())):
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "Field":
+            told = {word.arg: word.value for word in call.keywords}
+            declared[ast.literal_eval(told["name"])] = ast.unparse(told["dtype"])
+    return declared
 
 
 def is_published(store: Store) -> bool:

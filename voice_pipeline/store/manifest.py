@@ -100,6 +100,31 @@ def _sealed_rows(path: Path) -> Iterator[tuple[list[dict[str, Any]], list[tuple[
         raise DamagedManifestError(f"manifest {path} cannot be read ({error}); restore it with `dvc pull`") from error
 
 
+def schema_problems(folder: Path) -> list[str]:
+    """How the columns of a stored manifest differ from those that `manifest_bytes` writes; empty where they do not.
+
+    Raises:
+        DamagedManifestError: there is no manifest, or it is no parquet file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = folder / MANIFEST
+    try:
+        found = {field.name: str(field.type) for field in pq.read_schema(path)}
+    except (OSError, pa.ArrowException) as error:
+        raise DamagedManifestError(f"manifest {path} cannot be read ({error}); restore it with `dvc pull`") from error
+    wanted = {**{name: "double" if name == "duration_s" else "string" for name in OPEN}, "sealed": "binary"}
+    missing = [f"column {name} is missing" for name in sorted(wanted.keys() - found.keys())]
+    unknown = [f"column {name} is not known" for name in sorted(found.keys() - wanted.keys())]
+    wrong = [
+        f"column {name} is {found[name]}, not {wanted[name]}"
+        for name in sorted(found.keys() & wanted.keys())
+        if found[name] != wanted[name]
+    ]
+    return [*missing, *unknown, *wrong]
+
+
 def dataset_folder(store: Store, dataset_version: str) -> Path:
     """Folder that holds exactly `dataset_version`: the working `data/`, else that version pulled side by side.
 

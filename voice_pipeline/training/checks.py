@@ -13,7 +13,7 @@ from dagster import (
 )
 
 from voice_pipeline.store.store import Store
-from voice_pipeline.training import preflight, verdicts
+from voice_pipeline.training import preflight, readiness, verdicts
 from voice_pipeline.training.planning import find_plan, read_policy
 from voice_pipeline.training.preflight import Finding
 from voice_pipeline.training.presentation import findings_table
@@ -36,17 +36,17 @@ def _result(findings: list[Finding], severity: AssetCheckSeverity) -> AssetCheck
 )
 def data_may_be_used(context: AssetCheckExecutionContext, store: ResourceParam[Store]) -> AssetCheckResult:
     plan = find_plan(store, context.partition_key)
-    return _result(preflight.check_data(store, plan), AssetCheckSeverity.ERROR)
+    return _result(preflight.check_data(store, plan.spec), AssetCheckSeverity.ERROR)
 
 
 @asset_check(
     asset="training_plan",
     blocking=True,
-    description="Disk, memory and the parent's checkpoint are there, and one batch of this very plan learns.",
+    description="Disk and memory suffice for this plan; its network learns a batch by heart and is then heard right.",
 )
 def machine_is_ready(context: AssetCheckExecutionContext, store: ResourceParam[Store]) -> AssetCheckResult:
-    plan = find_plan(store, context.partition_key)
-    return _result(preflight.check_machine(store, plan, read_policy(store).preflight), AssetCheckSeverity.ERROR)
+    verdict = readiness.judge(store, context.partition_key)
+    return _result(list(verdict.findings), AssetCheckSeverity.ERROR)
 
 
 @asset_check(
@@ -78,7 +78,7 @@ def confidence_is_calibrated(context: AssetCheckExecutionContext, store: Resourc
 
 @asset_check(
     asset="evaluation_report",
-    description="Every slice has enough speakers for its interval to mean something.",
+    description="Every slice has enough clips, speakers and words for its interval to mean something.",
 )
 def slices_have_speakers(context: AssetCheckExecutionContext, store: ResourceParam[Store]) -> AssetCheckResult:
     findings = verdicts.check_slices(store, context.partition_key, read_policy(store).alarms)

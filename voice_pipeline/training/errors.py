@@ -37,3 +37,15 @@ class UnknownModelError(TrainingError):
 
 class WorkerFailedError(TrainingError):
     """The training subprocess ended without a model."""
+
+
+class OverfitError(TrainingError):
+    """The network cannot learn a handful of clips by heart: no long run would do better."""
+
+
+class UnusableAnswerError(TrainingError):
+    """A network's log-probabilities have the wrong shape, or are no distribution."""
+
+
+class PreflightError(TrainingError):
+    """What must hold before an expensive run does not; the message names every finding that failed."""

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
 from sqlalchemy import select
 
 from voice_pipeline.schema.consent import Scope
 from voice_pipeline.schema.dataset import ManifestRow, Split
+from voice_pipeline.schema.policy_file import PolicyError, load_policy
+from voice_pipeline.schema.release_policy import FILE_NAME, ReleasePolicy
 from voice_pipeline.schema.retrain_policy import Preflight
+from voice_pipeline.schema.training import TrainingSpec
 from voice_pipeline.speech.errors import SpeechError
 from voice_pipeline.store.errors import StoreError
-from voice_pipeline.store.manifest import manifest_rows
+from voice_pipeline.store.feast_repo import declared_features
+from voice_pipeline.store.manifest import dataset_folder, manifest_rows, schema_problems
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import consents, eval_suites, training_frames
 from voice_pipeline.training.errors import TrainingError
-from voice_pipeline.training.planning import Plan
 
-SMOKE_UTTERANCES = 4
+FRAME_KEYS = ("clip_id", "split", "event_timestamp")
 MEGABYTE = 1_000_000
+
+
+FAILURES = (TrainingError, SpeechError, StoreError, RuntimeError, MemoryError)
+"""RuntimeError is what PyTorch reports everything as."""
 
 
 @dataclass(frozen=True)
@@ -34,37 +41,66 @@ class Finding:
     detail: str
 
 
-def check_data(store: Store, plan: Plan) -> list[Finding]:
+@dataclass(frozen=True)
+class Outcome:
+    """A finding that has no name yet."""
+
+    passed: bool
+    detail: str
+
+
+def check_data(store: Store, spec: TrainingSpec) -> list[Finding]:
     """Whether the dataset version may and can be trained on.
 
-    Readable, splits filled, no speaker in two of them, no clip of a frozen suite, consent to train standing for every
-    train and dev clip, texts in the alphabet, features joined.
+    Manifest, policy and feature frame have the columns that they must have; splits filled, no speaker in two of them,
+    no clip of a frozen suite, consent to train standing for every train and dev clip, texts in the alphabet.
     """
     try:
-        rows = manifest_rows(store, plan.spec.dataset_version)
+        problems = schema_problems(dataset_folder(store, spec.dataset_version))
+        rows = [] if problems else manifest_rows(store, spec.dataset_version)
     except StoreError as error:
         return [Finding("manifest", False, str(error))]
+    except ValidationError as error:  # its text would quote what a person said
+        fields = sorted({".".join(map(str, found["loc"])) for found in error.errors()})
+        problems, rows = [f"a row's {', '.join(fields)} is no valid value"], []
+    if problems:
+        return [Finding("manifest", False, f"{spec.dataset_version}: {'; '.join(problems)}; snapshot a new version")]
     learnt_from = [row for row in rows if row.split is not Split.TEST]
     return [
-        Finding("manifest", True, f"{len(rows)} clips of {plan.spec.dataset_version}"),
+        Finding("manifest", True, f"{len(rows)} clips of {spec.dataset_version}, all columns as they must be"),
+        _policy(store),
         _splits(rows),
         _disjoint(rows),
         _suites(store, learnt_from),
         _consents(store, learnt_from),
-        _alphabet(learnt_from, plan.spec.alphabet),
-        _frame(store, plan),
+        _alphabet(learnt_from, spec.alphabet),
+        _frame(store, spec),
     ]
 
 
-def check_machine(store: Store, plan: Plan, limits: Preflight) -> list[Finding]:
-    """Whether this machine can train the plan: disk, memory, the parent's checkpoint, and one batch that learns."""
-    free_disk = shutil.disk_usage(store.settings.root).free // MEGABYTE
-    free_memory = available_memory_mb()
+def check_machine(store: Store, spec: TrainingSpec, limits: Preflight) -> list[Finding]:
+    """Whether this machine can train the plan: disk, memory (as estimated from the plan), the parent's checkpoint."""
     return [
-        Finding("disk", free_disk >= limits.disk_mb, f"{free_disk} MB free, {limits.disk_mb} needed"),
-        Finding("memory", free_memory >= limits.memory_mb, f"{free_memory} MB free, {limits.memory_mb} needed"),
-        _parent(store, plan),
-        _attempt("one batch", lambda: _smoke(store, plan)),
+        _attempt("disk", lambda: _disk(store, spec, limits)),
+        _attempt("memory", lambda: _memory(store, spec, limits)),
+        _parent(store, spec),
+    ]
+
+
+def check_network(store: Store, spec: TrainingSpec, limits: Preflight) -> list[Finding]:
+    """Whether the plan's own network learns a handful of real clips by heart, and is then heard to have done so."""
+    from voice_pipeline.training.data import open_utterances
+    from voice_pipeline.training.overfit import easiest, overfit, smoke
+
+    try:
+        clips = easiest(open_utterances(store, spec.dataset_version, Split.TRAIN), spec)
+        learnt = overfit(spec, clips, limits.overfit_loss_share, limits.overfit_steps)
+    except FAILURES as error:
+        return [Finding("one batch", False, _told(error))]
+    told = f"loss {learnt.first_loss:.2f} → {learnt.last_loss:.2f} in {learnt.steps} steps, {learnt.seconds:.1f} s"
+    return [
+        Finding("one batch", True, f"{len(clips)} clips learnt by heart: {told}"),
+        _attempt("inference", lambda: Outcome(True, f"{smoke(learnt.recogniser, clips):.0%} wrong characters in them")),
     ]
 
 
@@ -117,44 +153,83 @@ def _alphabet(learnt_from: list[ManifestRow], alphabet: str) -> Finding:
     return Finding("texts", not wrong, detail)
 
 
-def _frame(store: Store, plan: Plan) -> Finding:
+def _policy(store: Store) -> Finding:
+    """The rules by which the trained model will be judged can be read; those of the retrain are read already."""
+    try:
+        load_policy(store.settings.policy_dir / FILE_NAME, ReleasePolicy)
+    except PolicyError as error:
+        return Finding("policy", False, str(error))
+    return Finding("policy", True, f"{FILE_NAME} is valid")
+
+
+def _frame(store: Store, spec: TrainingSpec) -> Finding:
+    """The training frame is the one that was built, and has exactly the columns that the feature service declares."""
     row = store.database.row(
         select(training_frames).where(
-            training_frames.c.dataset_version == plan.spec.dataset_version,
-            training_frames.c.feature_schema_version == plan.spec.feature_schema_version,
+            training_frames.c.dataset_version == spec.dataset_version,
+            training_frames.c.feature_schema_version == spec.feature_schema_version,
         )
     )
-    detail = f"{row['rows']} rows" if row else "no training frame; materialise training_frame"
-    return Finding("training frame", row is not None and row["rows"] > 0, detail)
+    if row is None or row["rows"] == 0:
+        return Finding("training frame", False, "no training frame; materialise training_frame")
+    problems = _frame_problems(store.settings.root / row["uri"])
+    detail = "; ".join(problems) + "; materialise training_frame" if problems else f"{row['rows']} rows, as declared"
+    return Finding("training frame", not problems, detail)
 
 
-def _parent(store: Store, plan: Plan) -> Finding:
-    parent = plan.spec.parent_model_version
+def _frame_problems(path: Path) -> list[str]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        schema = pq.read_schema(path)
+    except (OSError, pa.ArrowException):
+        return [f"file {path.name} is missing or no parquet file"]
+    wanted = {*FRAME_KEYS, *declared_features()}
+    numeric = {field.name for field in schema if pa.types.is_floating(field.type) or pa.types.is_integer(field.type)}
+    return [
+        *(f"column {name} is missing" for name in sorted(wanted - set(schema.names))),
+        *(f"column {name} is not in the feature service" for name in sorted(set(schema.names) - wanted)),
+        *(f"column {name} is no number" for name in sorted((set(schema.names) & declared_features().keys()) - numeric)),
+    ]
+
+
+def _parent(store: Store, spec: TrainingSpec) -> Finding:
+    parent = spec.parent_model_version
     if parent is None:
         return Finding("parent", True, "none: from scratch")
     there = (store.settings.models / parent / "checkpoint" / "model.pt").is_file()
     return Finding("parent", there, f"{parent} {'has' if there else 'has no'} checkpoint in this home")
 
 
-def _smoke(store: Store, plan: Plan) -> str:
-    """Train one real batch with the plan's own spec in a folder that is thrown away."""
+def _disk(store: Store, spec: TrainingSpec, limits: Preflight) -> Outcome:
+    from voice_pipeline.training.estimates import disk_needed
+
+    estimate = disk_needed(spec)
+    free = shutil.disk_usage(store.settings.root).free // MEGABYTE
+    return _enough(free, str(estimate), max(estimate.megabytes, limits.disk_mb))
+
+
+def _memory(store: Store, spec: TrainingSpec, limits: Preflight) -> Outcome:
     from voice_pipeline.training.data import open_utterances
-    from voice_pipeline.training.trainer import train
+    from voice_pipeline.training.estimates import memory_needed
 
-    few = [
-        open_utterances(store, plan.spec.dataset_version, split)[:SMOKE_UTTERANCES]
-        for split in (Split.TRAIN, Split.DEV)
-    ]
-    short = plan.spec.hyperparameters.model_copy(update={"max_epochs": 1, "batch_size": SMOKE_UTTERANCES})
-    with tempfile.TemporaryDirectory() as folder:
-        result = train(
-            plan.spec.model_copy(update={"hyperparameters": short}), few[0], few[1], noises=[], workdir=Path(folder)
-        )
-    return f"loss {result.epochs[0].loss:.2f} in {result.epochs[0].seconds:.1f} s"
+    splits = [open_utterances(store, spec.dataset_version, split) for split in (Split.TRAIN, Split.DEV)]
+    estimate = memory_needed(spec, [count for split in splits for count in split.sample_counts])
+    return _enough(available_memory_mb(), str(estimate), max(estimate.megabytes, limits.memory_mb))
 
 
-def _attempt(name: str, look: Callable[[], str]) -> Finding:
+def _enough(free: int, estimate: str, needed: int) -> Outcome:
+    return Outcome(free >= needed, f"{free} MB free, {needed} MB needed; estimated {estimate}")
+
+
+def _attempt(name: str, look: Callable[[], Outcome]) -> Finding:
     try:
-        return Finding(name, True, look())
-    except (TrainingError, SpeechError, StoreError, RuntimeError) as error:  # torch reports everything as RuntimeError
-        return Finding(name, False, str(error))
+        outcome = look()
+    except FAILURES as error:
+        return Finding(name, False, _told(error))
+    return Finding(name, outcome.passed, outcome.detail)
+
+
+def _told(error: BaseException) -> str:
+    return str(error) or type(error).__name__

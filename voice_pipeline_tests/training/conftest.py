@@ -20,7 +20,7 @@ profiles:
     scratch: {preset: micro, max_epochs: 2, batch_size: 8, join_share: 0.0}
     warm_start: {preset: micro, max_epochs: 1, batch_size: 8, join_share: 0.0}
 min_new_clips: 5
-preflight: {disk_mb: 1, memory_mb: 1}
+preflight: {disk_mb: 1, memory_mb: 1, seconds: 600}
 """
 
 

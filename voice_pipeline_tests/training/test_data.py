@@ -93,7 +93,7 @@ def test_columns_are_those_of_the_clips_and_cost_no_audio(many: Store, monkeypat
     assert utterances.speakers == [clip.speaker for clip in clips]
     assert utterances.texts == [clip.text for clip in clips]
     assert utterances.sample_counts == [clip.samples.size for clip in clips] == [clip.sample_count for clip in clips]
-    assert len(utterances.select(range(3))) == 3
+    assert len(utterances.select(range(3))) == len(utterances[3:6]) == 3
     with pytest.raises(IndexError):
         utterances[len(clips)]
 

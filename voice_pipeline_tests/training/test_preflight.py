@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
+from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from voice_pipeline.schema.retrain_policy import Preflight
 from voice_pipeline.store.store import Store
-from voice_pipeline.store.tables import consents, eval_suites, training_frames
+from voice_pipeline.store.tables import consents, dataset_versions, eval_suites, training_frames
+from voice_pipeline.training import preflight
 from voice_pipeline.training.planning import Plan, act, read_policy
-from voice_pipeline.training.preflight import Finding, available_memory_mb, check_data, check_machine
+from voice_pipeline.training.preflight import Finding, available_memory_mb, check_data, check_machine, check_network
 
 
 @pytest.fixture
@@ -25,11 +31,23 @@ def failed(findings: list[Finding]) -> dict[str, str]:
 
 
 def test_a_sound_home_passes_and_one_batch_learns(labelled: Store, plan: Plan) -> None:
-    assert failed(check_data(labelled, plan)) == {}
-    findings = check_machine(labelled, plan, Preflight(disk_mb=1, memory_mb=1))
-    assert failed(findings) == {}
-    assert "loss" in findings[-1].detail
-    assert not (labelled.settings.models / plan.model_version).exists()  # the smoke run leaves nothing
+    assert failed(check_data(labelled, plan.spec)) == {}
+    assert failed(check_machine(labelled, plan.spec, Preflight(disk_mb=1, memory_mb=1))) == {}
+    batch, inference = check_network(labelled, plan.spec, Preflight())
+    assert (batch.passed, inference.passed) == (True, True)
+    assert re.match(r"\d clips learnt by heart: loss \d+\.\d\d → \d+\.\d\d in \d+ steps", batch.detail)
+    assert "wrong characters" in inference.detail
+    assert not (labelled.settings.models / plan.model_version).exists()  # it leaves nothing
+
+
+def test_a_network_that_cannot_learn_a_batch_by_heart_stops_the_run_with_both_losses(
+    labelled: Store, plan: Plan
+) -> None:
+    slow = plan.spec.hyperparameters.model_copy(update={"learning_rate": 1e-9})
+    findings = check_network(labelled, plan.spec.model_copy(update={"hyperparameters": slow}), Preflight())
+    (finding,) = findings
+    assert not finding.passed
+    assert re.search(r"loss (\d+\.\d\d) → \1 in 100 steps, \d\.\d\d wanted; is learning_rate 1e-09", finding.detail)
 
 
 def change_consent(store: Store, **values: object) -> None:
@@ -39,12 +57,12 @@ def change_consent(store: Store, **values: object) -> None:
 
 def test_a_clip_without_consent_to_train_stops_the_run(labelled: Store, plan: Plan) -> None:
     change_consent(labelled, scopes=["transcribe_review", "evaluate"])
-    assert failed(check_data(labelled, plan)) == {"consents": "1 of 24 clips lack a standing consent to train"}
+    assert failed(check_data(labelled, plan.spec)) == {"consents": "1 of 24 clips lack a standing consent to train"}
 
 
 def test_a_clip_whose_consent_was_revoked_is_not_there_to_learn_from(labelled: Store, plan: Plan) -> None:
     change_consent(labelled, revoked_at="2026-11-02")
-    details = {finding.name: finding.detail for finding in check_data(labelled, plan)}
+    details = {finding.name: finding.detail for finding in check_data(labelled, plan.spec)}
     assert details["consents"] == "0 of 23 clips lack a standing consent to train"
 
 
@@ -56,34 +74,95 @@ def test_a_clip_of_a_frozen_suite_is_never_learnt_from(labelled: Store, plan: Pl
     learnt = next(r.clip_id for r in manifest_rows(labelled, plan.spec.dataset_version) if r.split == "train")
     with labelled.database.write() as connection:
         connection.execute(update(eval_suites).values(suite={**row["suite"], "clip_ids": [learnt]}))
-    assert set(failed(check_data(labelled, plan))) == {"suites untouched"}
+    assert set(failed(check_data(labelled, plan.spec))) == {"suites untouched"}
 
 
 def test_missing_features_and_a_missing_manifest_are_named(labelled: Store, plan: Plan) -> None:
     with labelled.database.write() as connection:
         connection.execute(training_frames.delete())
-    assert "materialise training_frame" in failed(check_data(labelled, plan))["training frame"]
-    elsewhere = Plan(
-        plan.model_version,
-        plan.spec.model_copy(update={"dataset_version": "ds-nowhere"}),
-        plan.cause,
-        plan.decision_id,
-        plan.state,
-    )
+    assert "materialise training_frame" in failed(check_data(labelled, plan.spec))["training frame"]
+    elsewhere = plan.spec.model_copy(update={"dataset_version": "ds-nowhere"})
     assert "ds-nowhere" in failed(check_data(labelled, elsewhere))["manifest"]
 
 
-def test_a_machine_that_is_too_small_or_lacks_the_parent_says_so(labelled: Store, plan: Plan) -> None:
-    orphan = Plan(
-        plan.model_version,
-        plan.spec.model_copy(update={"parent_model_version": "m-20260101-00000000"}),
-        plan.cause,
-        plan.decision_id,
-        plan.state,
-    )
-    findings = failed(check_machine(labelled, orphan, Preflight(disk_mb=10**12, memory_mb=10**9)))
-    assert {"disk", "memory", "parent"} <= set(findings)
+def test_a_machine_that_is_too_small_or_lacks_the_parent_says_so_with_the_numbers(
+    labelled: Store, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orphan = plan.spec.model_copy(update={"parent_model_version": "m-20260101-00000000"})
+    monkeypatch.setattr(preflight, "available_memory_mb", lambda: 123)
+    findings = failed(check_machine(labelled, orphan, Preflight(disk_mb=10**12, memory_mb=0)))
+    assert set(findings) == {"disk", "memory", "parent"}
     assert "m-20260101-00000000 has no checkpoint" in findings["parent"]
+    assert re.match(r"\d+ MB free, 1000000000000 MB needed; estimated \d+ MB \(", findings["disk"])
+    told = re.match(r"123 MB free, (\d+) MB needed; estimated (\d+) MB \(process", findings["memory"])
+    assert told is not None
+    assert told.group(1) == told.group(2)  # no floor: the plan's own estimate is what is needed
+
+
+def frame_of(store: Store) -> Path:
+    return store.settings.root / str(store.database.scalar(select(training_frames.c.uri)))
+
+
+def test_a_frame_with_other_columns_than_the_feature_service_is_refused(labelled: Store, plan: Plan) -> None:
+    table = pq.read_table(frame_of(labelled))
+    changed = table.rename_columns(["snr" if name == "snr_db" else name for name in table.column_names])
+    changed = changed.set_column(changed.column_names.index("clipping"), "clipping", changed["clip_id"])
+    pq.write_table(changed, frame_of(labelled))
+    detail = failed(check_data(labelled, plan.spec))["training frame"]
+    assert "column snr_db is missing" in detail
+    assert "column snr is not in the feature service" in detail
+    assert "column clipping is no number" in detail
+    frame_of(labelled).unlink()
+    assert "missing or no parquet" in failed(check_data(labelled, plan.spec))["training frame"]
+
+
+def test_a_release_policy_that_cannot_be_read_stops_the_run(labelled: Store, plan: Plan) -> None:
+    path = labelled.settings.policy_dir / "release.yaml"
+    path.write_text(path.read_text() + "\njump_to: 100\n")
+    assert "jump_to" in failed(check_data(labelled, plan.spec))["policy"]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda table: table.drop_columns(["device_class"]), "column device_class is missing"),
+        (lambda table: table.append_column("age", table["clip_id"]), "column age is not known"),
+        (
+            lambda table: table.set_column(
+                table.column_names.index("duration_s"), "duration_s", pa.array(["long"] * table.num_rows)
+            ),
+            "column duration_s is string, not double",
+        ),
+    ],
+)
+def test_a_manifest_with_other_columns_is_refused(
+    labelled: Store, plan: Plan, change: Callable[[pa.Table], pa.Table], told: str
+) -> None:
+    rewrite(labelled, change)
+    assert told in failed(check_data(labelled, plan.spec))["manifest"]
+
+
+def test_a_row_that_is_no_row_is_refused_without_quoting_it(labelled: Store, plan: Plan) -> None:
+    rewrite(
+        labelled,
+        lambda table: table.set_column(
+            table.column_names.index("duration_s"), "duration_s", pa.array([99.0] * table.num_rows)
+        ),
+    )
+    detail = failed(check_data(labelled, plan.spec))["manifest"]
+    assert "duration_s is no valid value" in detail
+    assert "call mary" not in detail
+
+
+def rewrite(store: Store, change: Callable[[pa.Table], pa.Table]) -> None:
+    """Another manifest under the same version, as a tool that means well would leave it."""
+    path = store.settings.dataset_repo / "data" / "manifest.parquet"
+    table = pq.read_table(path)
+    path.unlink()  # DVC may share the file
+    pq.write_table(change(table), path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    with store.database.write() as connection:
+        connection.execute(update(dataset_versions).values(manifest_sha256=digest))
 
 
 def test_memory_is_read_in_megabytes_and_unknown_is_no_obstacle(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ from sqlalchemy import select
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import dataset_versions, models
 from voice_pipeline.training.checkpoints import checkpoint_digest
-from voice_pipeline.training.errors import CheckpointMismatchError, UnknownModelError, WorkerFailedError
+from voice_pipeline.training.errors import CheckpointMismatchError, PreflightError, UnknownModelError, WorkerFailedError
 from voice_pipeline.training.provenance import noise_digest, noise_ids
+from voice_pipeline.training.readiness import judge
 from voice_pipeline.training.worker import PROGRESS, main, run_worker
 from voice_pipeline_tests.training.catalogue import add_noise
 from voice_pipeline_tests.training.speech_made_of_tones import spec_of
@@ -74,7 +75,8 @@ def test_other_noises_than_were_planned_with_are_refused(labelled: Store) -> Non
 
 
 def test_a_worker_that_is_killed_goes_on_from_its_last_epoch(labelled: Store) -> None:
-    plan(labelled, max_epochs=12, learning_rate=1e-6)
+    plan(labelled, max_epochs=12)
+    judge(labelled, MODEL)
     progress = labelled.settings.models / MODEL / PROGRESS
     command = [sys.executable, "-m", "voice_pipeline.training.worker", MODEL]
     with subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
@@ -103,7 +105,7 @@ def test_an_unknown_model_is_one_line_and_exit_code_one(store: Store, capsys: py
 
 def test_a_dataset_that_is_not_there_is_named_by_the_caller_too(store: Store) -> None:
     plan(store, dataset_version="ds-absent")
-    with pytest.raises(WorkerFailedError, match="ds-absent"):
+    with pytest.raises(PreflightError, match="ds-absent"):
         run_worker(store, MODEL)
     assert not (store.settings.models / MODEL / "checkpoint").exists()
 
@@ -113,5 +115,5 @@ def test_a_parent_that_is_not_there_is_named(store: Store) -> None:
     with store.database.write() as connection:
         row = connection.execute(select(models.c.spec)).scalar_one()
         connection.execute(models.update().values(spec={**row, "parent_model_version": "m-20260101-ffffffff"}))
-    with pytest.raises(WorkerFailedError, match="m-20260101-ffffffff"):
+    with pytest.raises(PreflightError, match="m-20260101-ffffffff"):
         run_worker(store, MODEL)
