@@ -22,7 +22,8 @@ class Preset(StrEnum):
 
 class Hyperparameters(Record):
     """What the trainer may turn. `max_epochs` bounds the run; augmentation shares are probabilities; `masks` is how
-    often a band of bins and a stretch of frames are masked.
+    often a band of bins and a stretch of frames are masked. From `consistency_from` of the run on, every example is seen
+    in two views whose disagreement is weighed by `consistency`; that doubles the cost of an epoch.
     """
 
     preset: Preset = Preset.TINY
@@ -40,10 +41,17 @@ class Hyperparameters(Record):
     time_mask_frames: int = Field(default=20, ge=0)
     masks: int = Field(default=1, ge=0)
     room_share: float = Field(default=0.0, ge=0, le=1)
+    consistency: float = Field(default=0.0, ge=0)
+    consistency_from: float = Field(default=0.5, ge=0, lt=1)
     patience_epochs: int = Field(default=20, ge=1)
 
 
-LATER_HYPERPARAMETERS: dict[str, int | float] = {"masks": 1, "room_share": 0.0}
+LATER_HYPERPARAMETERS: dict[str, int | float] = {
+    "masks": 1,
+    "room_share": 0.0,
+    "consistency": 0.0,
+    "consistency_from": 0.5,
+}
 """Those that the first specs had not, with the value that means what these meant."""
 
 

@@ -39,7 +39,8 @@ AHEAD = 4
 @dataclass(frozen=True)
 class Batch:
     """`features` (B, T, M); `lengths` (B,) in frames; `targets` all classes in a row, `target_lengths` (B,) of them;
-    `share` of the whole batch that these B examples are, where processes share it.
+    `share` of the whole batch that these B examples are, where processes share it. Of two `views` the second half of
+    the rows is the first half again, masked otherwise.
     """
 
     features: Tensor
@@ -48,6 +49,7 @@ class Batch:
     target_lengths: Tensor
     audio_s: float
     share: float = 1.0
+    views: int = 1
 
 
 @dataclass(frozen=True)
@@ -110,8 +112,8 @@ class Augmenter:
             frames = augmentation.stretched(frames, speed)
         return Draw(index, partner, gap, speed, frames)
 
-    def example(self, rng: np.random.Generator, draw: Draw) -> tuple[Tensor, list[int]]:
-        """Features (T, M) and classes of one drawn example."""
+    def example(self, rng: np.random.Generator, draw: Draw, views: int = 1) -> tuple[list[Tensor], list[int]]:
+        """`views` times the features (T, M) of one drawn example, masked anew each time, and its classes."""
         room = self._rooms[int(rng.integers(len(self._rooms)))] if rng.random() < self.parameters.room_share else None
         power, text = self._power(draw.index, room), self.texts[draw.index]
         if draw.partner is not None:
@@ -122,12 +124,15 @@ class Augmenter:
             power = augmentation.shift_frequencies(power, float(rng.uniform(*augmentation.SPEED_RANGE)))
         if rng.random() < self.parameters.noise_share:
             power = augmentation.add_noise_power(rng, power, self._noises)
-        example = features(power)
+        whole = features(power)
+        return [self._masked(rng, whole.copy()) for _ in range(views)], self.tokenizer.encode(text)
+
+    def _masked(self, rng: np.random.Generator, example: NDArray[np.float32]) -> Tensor:
         for _ in range(self.parameters.masks):
             augmentation.mask_features(
                 rng, example, self.parameters.frequency_mask_bins, self.parameters.time_mask_frames
             )
-        return torch.from_numpy(example), self.tokenizer.encode(text)
+        return torch.from_numpy(example)
 
     def clean(self, utterance: Utterance) -> Tensor:
         """Features (T, M) of an utterance as it is."""
@@ -151,7 +156,9 @@ def as_float(utterance: Utterance) -> Samples:
     return utterance.samples.astype(np.float32) / np.float32(FULL_SCALE)
 
 
-def collate(examples: Sequence[Tensor], targets: Sequence[list[int]], frames: int = 0, share: float = 1.0) -> Batch:
+def collate(
+    examples: Sequence[Tensor], targets: Sequence[list[int]], frames: int = 0, share: float = 1.0, views: int = 1
+) -> Batch:
     """One padded batch, at least `frames` long; examples (T_i, M) are padded with zeros."""
     longest = max(frames, *(len(f) for f in examples))
     padded = torch.zeros(len(examples), -(-longest // FRAME_MULTIPLE) * FRAME_MULTIPLE, examples[0].shape[1])
@@ -165,6 +172,7 @@ def collate(examples: Sequence[Tensor], targets: Sequence[list[int]], frames: in
         target_lengths=torch.tensor([len(ids) for ids in targets]),
         audio_s=float(lengths.sum()) / 100,
         share=share,
+        views=views,
     )
 
 
@@ -188,17 +196,20 @@ class Epoch:
     """The batches of one epoch, made a little ahead of use by a thread of their own.
 
     Args:
+        views: of each example; each counts as a row of MOST_FRAMES.
         rank, processes: this process takes every `processes`-th example of each batch, from the `rank`-th on.
     """
 
-    def __init__(self, augmenter: Augmenter, seed: int, epoch: int, rank: int = 0, processes: int = 1) -> None:
-        self._augmenter, self._key = augmenter, (seed, epoch)
+    def __init__(
+        self, augmenter: Augmenter, seed: int, epoch: int, views: int = 1, rank: int = 0, processes: int = 1
+    ) -> None:
+        self._augmenter, self._key, self._views = augmenter, (seed, epoch), views
         self._rank, self._processes = rank, processes
         self._draws = [
             augmenter.draw(np.random.default_rng([seed, epoch, index, 0]), index)
             for index in range(len(augmenter.utterances))
         ]
-        frames = [draw.frames for draw in self._draws]
+        frames = [views * draw.frames for draw in self._draws]
         self._plan = plan_epoch(np.random.default_rng([seed, epoch]), frames, augmenter.parameters.batch_size)
 
     def __len__(self) -> int:
@@ -210,12 +221,16 @@ class Epoch:
 
     def _make(self, number: int) -> Batch:
         whole = [self._draws[index] for index in self._plan[number]]
-        own = whole[self._rank :: self._processes] or whole[:1]  # nothing to do: one example that counts for nothing
-        share = len(whole[self._rank :: self._processes]) / len(whole)
-        examples = [
-            self._augmenter.example(np.random.default_rng([*self._key, draw.index, 1]), draw) for draw in own
+        own = whole[self._rank :: self._processes]
+        share = len(own) / len(whole)
+        own = own or whole[:1]  # nothing to do: one example that counts for nothing
+        made = [
+            self._augmenter.example(np.random.default_rng([*self._key, draw.index, 1]), draw, self._views)
+            for draw in own
         ]
-        return collate([e for e, _ in examples], [ids for _, ids in examples], max(d.frames for d in whole), share)
+        examples = [seen[view] for view in range(self._views) for seen, _ in made]
+        targets = [ids for _, ids in made] * self._views
+        return collate(examples, targets, max(draw.frames for draw in whole), share, self._views)
 
 
 def ahead(make: Callable[[int], Batch], count: int) -> Iterator[Batch]:

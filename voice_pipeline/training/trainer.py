@@ -104,6 +104,20 @@ def train(
         return run.finish()
 
 
+def disagreement(log_probs_BSV: Tensor, steps_B: Tensor) -> Tensor:  # noqa: N803
+    """How far apart two views of the same examples are, in nats: the Kullback-Leibler divergence of each view from the
+    other, which is held fixed, summed over all real frames (CR-CTC, Yao et al., ICLR 2025).
+
+    Args:
+        log_probs_BSV: the second half of the rows is the other view of the first half.
+        steps_B: real frames of each row.
+    """
+    real = (torch.arange(log_probs_BSV.shape[1], device=steps_B.device) < steps_B[:, None]).unsqueeze(2)
+    first, second = (log_probs_BSV * real).chunk(2)
+    held = torch.cat([second, first]).detach()
+    return (held.exp() * (held - torch.cat([first, second])) * real).sum()
+
+
 def uses_bfloat16(device: torch.device) -> bool:
     """Whether training on `device` multiplies in bfloat16: CUDA, and CPUs whose matrix units do (Intel AMX)."""
     return device.type == "cuda" or bool(torch.cpu.get_capabilities().get("amx_bf16"))
@@ -185,7 +199,8 @@ class _Run:
         torch.manual_seed(self.spec.seed * 1_000_003 + number)  # dropout
         self.model.train()
         losses, audio_s, rate = [], 0.0, 0.0
-        batches = Epoch(self.augmenter, self.spec.seed, number, self.team.rank, self.team.size)
+        views = 2 if self._compares_views(number) else 1
+        batches = Epoch(self.augmenter, self.spec.seed, number, views, self.team.rank, self.team.size)
         for index, batch in enumerate(batches):
             rate = _rate((number - 1 + (index + 1) / len(batches)) / self.parameters.max_epochs, self.parameters)
             losses.append(self._step(batch, rate))
@@ -201,23 +216,27 @@ class _Run:
         self._record(report)
         return report
 
+    def _compares_views(self, epoch: int) -> bool:
+        return self.parameters.consistency > 0 and epoch > self.parameters.consistency_from * self.parameters.max_epochs
+
     def _step(self, batch: Batch, rate: float) -> float:
         """One update; returns this process's part of the mean loss."""
         lengths = batch.lengths.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             log_probs = self.model.encoder(batch.features.to(self.device), lengths)
-        loss = batch.share * self.loss(
-            log_probs.transpose(0, 1),
-            batch.targets.to(self.device),
-            self.model.encoder.output_lengths(lengths),
-            batch.target_lengths.to(self.device),
-        )
-        loss.backward()
+        steps = self.model.encoder.output_lengths(lengths)
+        target_lengths = batch.target_lengths.to(self.device)
+        loss = self.loss(log_probs.transpose(0, 1), batch.targets.to(self.device), steps, target_lengths)
+        learnt = loss
+        if batch.views > 1:
+            apart = disagreement(log_probs, steps) / target_lengths.sum()
+            learnt = loss + self.parameters.consistency * apart
+        (batch.share * learnt).backward()
         self.team.sum_gradients(self.model.parameters())
         nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_NORM, foreach=True)
         self.optimizer.step(rate)
         self._average_weights()
-        return float(loss.detach())
+        return batch.share * float(loss.detach())
 
     @torch.no_grad()
     def _average_weights(self) -> None:

@@ -106,7 +106,8 @@ def _run_subprocess(store: Store, model_version: str) -> None:
         told = [line for line in errors.splitlines() if TOLD in line]  # torchrun writes a page of its own behind it
         lines = told or errors.strip().splitlines() or ["no message"]
         how = f"signal {-process.returncode}" if process.returncode < 0 else f"exit code {process.returncode}"
-        raise WorkerFailedError(f"training of {model_version} ended with {how}: {lines[-1].removeprefix(TOLD)}; run it again to resume")
+        why = lines[-1].removeprefix(TOLD)
+        raise WorkerFailedError(f"training of {model_version} ended with {how}: {why}; run it again to resume")
 
 
 def train_planned(store: Store, model_version: str) -> Path:

@@ -28,7 +28,7 @@ CASES: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
     "room": lambda r: aug.room(r, bursts()),
     "join": lambda r: aug.join(r, bursts(), bursts(1)),
     "add_noise_power": lambda r: aug.add_noise_power(r, MEL, [mel_power(n, 80) for n in NOISES]),
-    "join_power": lambda r: aug.join_power(r, MEL, MEL),
+    "join_power": lambda r: aug.join_power(MEL, MEL, int(r.integers(5, 30))),
 }
 
 

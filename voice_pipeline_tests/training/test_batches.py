@@ -10,10 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voice_pipeline.speech.augmentation import coloured_noise
+from voice_pipeline.speech.augmentation import coloured_noise, room_response
 from voice_pipeline.speech.tokenizer import CharTokenizer
 from voice_pipeline.training import batches
-from voice_pipeline.training.batches import FRAME_MULTIPLE, Augmenter, Batch, ahead, epoch_batches, plan_epoch
+from voice_pipeline.training.batches import FRAME_MULTIPLE, MOST_FRAMES, Augmenter, Batch, Epoch, ahead, plan_epoch
 from voice_pipeline_tests.training.speech_made_of_tones import language, spec_of
 
 UTTERANCES = language(20)
@@ -21,8 +21,8 @@ TOKENIZER = CharTokenizer(" ab")
 
 
 def augmenter(**fields: object) -> Augmenter:
-    noises = [coloured_noise(np.random.default_rng(0), 8000)]
-    return Augmenter(UTTERANCES, noises, TOKENIZER, spec_of(**fields).hyperparameters, 80)
+    noises, rooms = [coloured_noise(np.random.default_rng(0), 8000)], [room_response(np.random.default_rng(0))]
+    return Augmenter(UTTERANCES, noises, rooms, TOKENIZER, spec_of(**fields).hyperparameters, 80)
 
 
 def texts(batch: Batch) -> list[str]:
@@ -35,28 +35,50 @@ def test_an_epoch_holds_every_utterance_once(sizes: list[int], batch_size: int, 
     plan = plan_epoch(np.random.default_rng(seed), sizes, batch_size)
     assert sorted(index for batch in plan for index in batch) == list(range(len(sizes)))
     assert all(1 <= len(batch) <= batch_size for batch in plan)
+    assert all(len(batch) == 1 or len(batch) * max(sizes[i] for i in batch) <= MOST_FRAMES for batch in plan)
+
+
+def test_batches_are_of_like_final_lengths() -> None:
+    batches_ = list(Epoch(augmenter(join_share=0.5, batch_size=2), 1, 1))
+    padded = sum(batch.features.shape[0] * batch.features.shape[1] for batch in batches_)
+    in_order = [batch.lengths for batch in Epoch(augmenter(join_share=0.5, batch_size=20), 1, 1)]
+    assert padded < sum(len(lengths) * int(lengths.max()) for lengths in in_order) * 1.35
+
+
+def test_examples_are_as_long_as_they_were_drawn() -> None:
+    maker = augmenter(join_share=0.5, room_share=0.5)
+    for index in range(len(UTTERANCES)):
+        draw = maker.draw(np.random.default_rng(index), index)
+        example, _ = maker.example(np.random.default_rng(index), draw)
+        assert [len(view) for view in example] == [draw.frames]
+
+
+def test_a_room_changes_what_is_heard_and_not_what_was_said() -> None:
+    dry, wet = (list(Epoch(augmenter(room_share=share), 1, 1)) for share in (0.0, 1.0))
+    assert all(torch.equal(a.targets, b.targets) for a, b in zip(dry, wet, strict=True))
+    assert not any(torch.equal(a.features, b.features) for a, b in zip(dry, wet, strict=True))
 
 
 def test_the_same_epoch_is_the_same_twice_and_another_is_not() -> None:
-    first, again, next_one = (list(epoch_batches(augmenter(), 1, epoch)) for epoch in (1, 1, 2))
+    first, again, next_one = (list(Epoch(augmenter(), 1, epoch)) for epoch in (1, 1, 2))
     assert all(torch.equal(a.features, b.features) for a, b in zip(first, again, strict=True))
     assert not all(torch.equal(a.targets, b.targets) for a, b in zip(first, next_one, strict=True))
 
 
 def test_without_joins_an_epoch_says_exactly_what_people_said() -> None:
-    said = Counter(text for batch in epoch_batches(augmenter(join_share=0.0), 1, 1) for text in texts(batch))
+    said = Counter(text for batch in Epoch(augmenter(join_share=0.0), 1, 1) for text in texts(batch))
     assert said == Counter(u.text for u in UTTERANCES)
 
 
 def test_a_join_is_two_utterances_of_one_speaker() -> None:
     own = {u.speaker: {v.text for v in UTTERANCES if v.speaker == u.speaker} for u in UTTERANCES}
     pairs = {f"{a} {b}" for said in own.values() for a in said for b in said}
-    heard = [text for batch in epoch_batches(augmenter(join_share=1.0), 1, 1) for text in texts(batch)]
+    heard = [text for batch in Epoch(augmenter(join_share=1.0), 1, 1) for text in texts(batch)]
     assert set(heard) <= pairs
 
 
 def test_frames_are_padded_to_a_multiple_with_zeros() -> None:
-    for batch in epoch_batches(augmenter(), 1, 1):
+    for batch in Epoch(augmenter(), 1, 1):
         assert batch.features.shape[1] % FRAME_MULTIPLE == 0
         for row, length in enumerate(batch.lengths.tolist()):
             assert not batch.features[row, length:].any()
@@ -64,9 +86,9 @@ def test_frames_are_padded_to_a_multiple_with_zeros() -> None:
 
 
 def test_a_full_cache_changes_the_cost_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    cached = list(epoch_batches(augmenter(), 1, 1))
+    cached = list(Epoch(augmenter(), 1, 1))
     monkeypatch.setattr(batches, "CACHED_FRAMES", 0)
-    fresh = list(epoch_batches(augmenter(), 1, 1))
+    fresh = list(Epoch(augmenter(), 1, 1))
     assert all(torch.equal(a.features, b.features) for a, b in zip(cached, fresh, strict=True))
 
 
@@ -81,7 +103,7 @@ def test_an_error_while_a_batch_is_made_reaches_the_trainer() -> None:
 def test_a_trainer_that_stops_early_leaves_no_thread_behind() -> None:
     import threading
 
-    stream = epoch_batches(augmenter(batch_size=1), 1, 1)
+    stream = iter(Epoch(augmenter(batch_size=1), 1, 1))
     next(stream)
     stream.close()  # type: ignore[attr-defined]
     assert not [t for t in threading.enumerate() if t.name == "batches"]
