@@ -203,7 +203,10 @@ class DeviceClient:
         self.outbox.add("telemetry", [Letter(event.event_id, event.model_dump_json()) for event in events])
 
     def offer(self, event: CaptureEvent, audio: bytes) -> None:
-        """Keep a consented clip for the edge; on disk when this returns."""
+        """Keep a consented clip for the edge; on disk when this returns.
+
+        `event.posteriors` are `speech.confidence.scalars` of the answer, so that triage comes to the same confidence.
+        """
         self.outbox.add("capture", [Letter(event.event_id, event.model_dump_json(), audio)])
 
     def flush(self) -> Delivery:

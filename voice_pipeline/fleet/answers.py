@@ -27,6 +27,7 @@ from voice_pipeline.device.updater import BundleUpdater
 from voice_pipeline.fleet.scenario import Fault, FleetClip
 from voice_pipeline.schema.clip import DeviceClass
 from voice_pipeline.speech.audio import SAMPLE_RATE, Samples
+from voice_pipeline.speech.confidence import scalars
 from voice_pipeline.speech.scoring import score
 
 if TYPE_CHECKING:
@@ -48,12 +49,16 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 @dataclass(frozen=True)
 class Answer:
-    """One model's answer to one clip. `errors` are word errors against what was said, of `words` said."""
+    """One model's answer to one clip. `errors` are word errors against what was said, of `words` said.
+
+    `posteriors` are `speech.confidence.scalars`: what a device tells beside its confidence.
+    """
 
     text: str
     confidence: float
     errors: int
     words: int
+    posteriors: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,7 @@ class Answers:
             heard = self.model(model_version, bundle_digest).recogniser.transcribe(samples)
             text = garble(heard.text, clip.name) if corrupt else heard.text
             scored = score(clip.text, text)
-            self._answers[key] = Answer(text, heard.confidence, scored.errors, scored.words)
+            self._answers[key] = Answer(text, heard.confidence, scored.errors, scored.words, scalars(heard.posteriors))
         return self._answers[key]
 
     def latency_ms(

@@ -244,7 +244,8 @@ class SimulatedFleet:
             round_.words[event.model_version] += answer.words
             reason = _failure_mode(answer)
             if reason is not FailureMode.NONE and device.person.scopes:
-                round_.offers.append(Offer(device.person, device.context, clip, reason, event, answer.text))
+                told = (event, answer.text, answer.posteriors)
+                round_.offers.append(Offer(device.person, device.context, clip, reason, *told))
 
     def _event(
         self,

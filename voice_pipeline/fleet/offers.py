@@ -43,6 +43,7 @@ class Offer:
     reason: FailureMode
     event: TelemetryEvent
     hypothesis: str
+    posteriors: dict[str, float]
 
 
 class Offers:
@@ -85,6 +86,7 @@ class Offers:
             hypothesis=offer.hypothesis,
             confidence=offer.event.confidence,
             latency_ms=offer.event.latency_ms,
+            posteriors=offer.posteriors,
             accent=offer.person.accent,
             gender=offer.person.gender,
             source=offer.person.source,

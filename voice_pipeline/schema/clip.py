@@ -13,6 +13,9 @@ from voice_pipeline.schema.consent import ConsentReceipt
 MAX_CLIP_SECONDS = 30.0
 MAX_CLIP_BYTES = 2_000_000
 
+StatisticName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+Statistic = Annotated[float, Field(ge=-1e6, le=1e6)]
+
 
 class DeviceClass(StrEnum):
     PHONE_LOW = "phone_low"
@@ -66,7 +69,8 @@ class DeviceContext(Record):
 class CaptureEvent(Record):
     """What a device posts beside the audio bytes. `event_id` is the idempotency key.
 
-    `hypothesis`, `confidence` ([0, 1]) and `latency_ms` are those of `model_version` on the device.
+    `hypothesis`, `confidence` ([0, 1]) and `latency_ms` are those of `model_version` on the device; `posteriors` are
+    its posterior statistics by name (`speech.confidence.scalars`), from which triage computes the confidence again.
     `accent`, `gender`, `age` are what the speaker chose to tell; empty means not told.
     """
 
@@ -80,6 +84,7 @@ class CaptureEvent(Record):
     hypothesis: Annotated[str, Field(max_length=2000)] | None = None
     confidence: Annotated[float, Field(ge=0, le=1)] | None = None
     latency_ms: Annotated[float, Field(ge=0)] | None = None
+    posteriors: Annotated[dict[StatisticName, Statistic], Field(max_length=40)] | None = None
     accent: Annotated[str, Field(max_length=80)] = ""
     gender: Annotated[str, Field(max_length=20)] = ""
     age: Annotated[str, Field(max_length=20)] = ""

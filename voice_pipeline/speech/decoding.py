@@ -33,9 +33,9 @@ class PosteriorStats:
 
     `mean_best` and `min_best` are over emitted characters (1 where none was emitted), `mean_margin` is the mean gap
     between best and second best posterior over all frames, `blank_share` the share of frames whose best class is the
-    blank. `log_likelihood` ≤ 0 is that of the text over all its alignments (`ctc.log_likelihood`, nats): its exponential
-    is the network's own probability that exactly this was said. `character_entropy` (nats) is the mean over frames whose
-    best class is no blank, 0 where there is none.
+    blank. `log_likelihood` ≤ 0 is that of the text over all its alignments (`ctc.log_likelihood`, nats): its
+    exponential is the network's own probability that exactly this was said. `character_entropy` (nats) is the mean over
+    frames whose best class is no blank, 0 where there is none.
     """
 
     frames: int

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from voice_pipeline.speech.audio import SAMPLE_RATE, Samples
+from voice_pipeline.speech.audio import FULL_SCALE, SAMPLE_RATE, Samples, quantise
 
 FRAME = 400
 HOP = 160
@@ -42,7 +42,11 @@ class AcousticMeasures:
 
 
 def measure(samples: Samples) -> AcousticMeasures:
-    """Measures of a clip of any length ≥ 1 sample; all finite, also for silence."""
+    """Measures of a clip of any length ≥ 1 sample; all finite, also for silence.
+
+    Samples count as the PCM16 values that they are sent as: a device measures the very numbers that the pipeline does.
+    """
+    samples = quantise(samples).astype(np.float32) / np.float32(FULL_SCALE)
     spectrum = _power_spectra(samples)
     frame_powers = spectrum.mean(axis=1)
     mean_spectrum = spectrum.mean(axis=0)

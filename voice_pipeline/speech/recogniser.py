@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -76,17 +76,18 @@ def _recognise(
     latency_ms = (time.perf_counter() - started) * 1000
     measures = measure(samples)
     posteriors = hypothesis.posteriors
-    sure = confidence.probability(inputs(posteriors, measures)) if confidence else posteriors.mean_word
+    sure = confidence.confidence(hypothesis.text, scalars(posteriors), asdict(measures)) if confidence else None
+    sure = posteriors.mean_word if sure is None else sure
     mean = float(log_probs.mean(dtype=np.float64))
     return Recognition(hypothesis.text, sure, latency_ms, hypothesis.words, posteriors, mean, measures)
 
 
-def _nearest_shift(samples: int, frames: int) -> float:
 def padded(samples: Samples) -> Samples:
     """`samples`, at least `SHORTEST_INPUT` of them: silence is added behind."""
     return np.pad(samples, (0, max(0, SHORTEST_INPUT - samples.size))).astype(np.float32, copy=False)
 
 
+def _nearest_shift(samples: int, frames: int) -> float:
     """Frame shift in whole hundredths of a second that turns `samples` into `frames`."""
     return max(1, round(samples / 160 / frames)) * 0.01
 
@@ -99,8 +100,8 @@ class OnnxRecogniser:
         confidence: calibrates; None leaves the mean word posterior.
         threads: of ONNX Runtime; devices use 1.
         frame_shift_s: seconds an output frame stands for; None derives it from the first answer.
-
         decode: turns log-probabilities into words (`open_decoder`); None decodes greedily.
+
     Raises:
         ModelFileError: no such file, or ONNX Runtime refuses it.
     """
@@ -112,8 +113,8 @@ class OnnxRecogniser:
         confidence: ConfidenceModel | None = None,
         threads: int = 1,
         frame_shift_s: float | None = None,
-    ) -> None:
         decode: Decode | None = None,
+    ) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -130,8 +131,8 @@ class OnnxRecogniser:
         self.tokenizer = tokenizer
         self.confidence = confidence
         self.frame_shift_s = frame_shift_s
-
         self.decode = decode or greedily(tokenizer)
+
     def log_probs(self, samples: Samples) -> LogProbs:
         """(S, V) log-probabilities of one recording of at least 160 samples."""
         output: LogProbs = self._session.run(None, {self._input: samples[None, :]})[0][0]
@@ -158,8 +159,8 @@ class TorchRecogniser:
         self.tokenizer = tokenizer
         self.confidence = confidence
         self.frame_shift_s = model.config.frame_shift_s
-
         self.decode = decode or greedily(tokenizer)
+
     @classmethod
     def load(cls, checkpoint: Path, confidence: ConfidenceModel | None = None) -> TorchRecogniser:
         """The model with the decoder that its folder names.

@@ -2,11 +2,10 @@
 
 from dagster import AssetExecutionContext, MaterializeResult, MetadataValue, ResourceParam, asset
 
-from voice_pipeline.evaluation.tables import slice_table
 from voice_pipeline.partitions import model_version
 from voice_pipeline.store.store import Store
 from voice_pipeline.training import presentation, stages
-from voice_pipeline.training.charts import as_markdown_image
+from voice_pipeline.training.charts import as_markdown_image, with_charts_inside
 from voice_pipeline.training.planning import find_plan
 
 GROUP = "training"
@@ -46,6 +45,7 @@ def acoustic_model(context: AssetExecutionContext, store: ResourceParam[Store]) 
     partitions_def=model_version,
     deps=["acoustic_model"],
     group_name=GROUP,
+    owners=OWNERS,
     kinds={"python"},
     description="Word n-grams of the train speakers' texts and the search over them, kept where dev WER falls by it.",
 )
@@ -59,13 +59,13 @@ def language_model(context: AssetExecutionContext, store: ResourceParam[Store]) 
     deps=["language_model"],
     group_name=GROUP,
     owners=OWNERS,
-    owners=OWNERS,
     kinds={"numpy"},
     description="Calibrated probability that a dictation needs no correction, fitted on dev speakers, also in noise.",
 )
 def confidence_model(context: AssetExecutionContext, store: ResourceParam[Store]) -> MaterializeResult:
-    calibration = stages.calibrate_model(store, context.partition_key)
-    return MaterializeResult(metadata=presentation.calibration_figures(calibration))
+    calibrated = stages.calibrate_model(store, context.partition_key)
+    charts = {name: MetadataValue.md(image) for name, image in presentation.calibration_charts(calibrated).items()}
+    return MaterializeResult(metadata={**presentation.calibration_figures(calibrated.calibration), **charts})
 
 
 @asset(
@@ -74,12 +74,13 @@ def confidence_model(context: AssetExecutionContext, store: ResourceParam[Store]
     group_name=GROUP,
     owners=OWNERS,
     kinds={"python", "mlflow"},
-    description="Word and character errors on the newest frozen suite, by slice, with intervals over speakers.",
+    description="Errors on the newest frozen suite, by slice, beside the live model's; worst words, latency, coverage.",
 )
 def evaluation_report(context: AssetExecutionContext, store: ResourceParam[Store]) -> MaterializeResult:
-    report = stages.evaluate_model(store, context.partition_key)
-    slices = MetadataValue.md(slice_table(report))
-    return MaterializeResult(metadata={**presentation.report_figures(report), "slices": slices})
+    assessment = stages.evaluate_model(store, context.partition_key)
+    tables = {name: MetadataValue.md(text) for name, text in presentation.report_tables(assessment).items()}
+    trusted = presentation.held_out_figures(stages.judge_calibration(store, context.partition_key))
+    return MaterializeResult(metadata={**presentation.report_figures(assessment), **trusted, **tables})
 
 
 @asset(
@@ -92,4 +93,5 @@ def evaluation_report(context: AssetExecutionContext, store: ResourceParam[Store
 )
 def model_card(context: AssetExecutionContext, store: ResourceParam[Store]) -> MaterializeResult:
     card = stages.describe_model(store, context.partition_key)
-    return MaterializeResult(metadata={"card": MetadataValue.md(card.read_text()), "path": MetadataValue.path(card)})
+    text = MetadataValue.md(with_charts_inside(card))
+    return MaterializeResult(metadata={"card": text, "path": MetadataValue.path(card)})

@@ -1,15 +1,22 @@
 """Fitting and judging the confidence model: the probability that a dictation needs no correction.
 
-It is fitted on the dev speakers, whom the network never trained on, heard clean and in noise as the field will be. Its
-figures are out of fold by speaker (each is judged by a model that was fitted on the others): expected calibration error
-over ten bins of equal count (Nixon et al., 2019), Brier score, and area under the ROC curve.
+Material: the dev speakers, whom the network never trained on, each clip heard as recorded, under noise and at other
+speeds, because a hundred clips with a dozen errors teach little. Clips heard as recorded carry half of the weight.
+Acoustic features of a clip heard as recorded are those of the feature service, read by name from the point-in-time
+training frame; of a clip played with added noise or at another speed they are measured on what was played, by the
+function that also fills the feature view. `feature_skew` tells how far frame and recogniser disagree about a recording.
+
+The strength of the prior is chosen by log loss on held-out speakers. The judgement is out of fold by speaker, the
+strength chosen again inside each fold (nested), and on clips heard as recorded. Test speakers decide nothing:
+`judge_on_suite` hears them once everything is fixed.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import json
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,84 +24,250 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import update
 
-from voice_pipeline.evaluation.artifacts import CONFIDENCE, checkpoint_folder
+from voice_pipeline.evaluation.artifacts import CONFIDENCE, FLOAT, artifact_of, checkpoint_folder, open_recogniser
 from voice_pipeline.evaluation.noises import Noise, noise_bank
-from voice_pipeline.evaluation.suites import played, snr_of
+from voice_pipeline.evaluation.suites import CLEAN, played, snr_of, suite_clips
 from voice_pipeline.schema.canonical import canonical_json, sha256_bytes
-from voice_pipeline.schema.dataset import Split
+from voice_pipeline.schema.dataset import EvalSuite, Split
+from voice_pipeline.stats.confidence import ConfidenceJudgement, judge_confidence
 from voice_pipeline.store.blobs import write_atomically
+from voice_pipeline.store.feast_repo import FEATURE_SERVICE, Features
+from voice_pipeline.store.frames import frame_features
+from voice_pipeline.store.manifest import manifest_rows
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import models
+from voice_pipeline.training.confidence_charts import reliability_png, risk_coverage_png
+from voice_pipeline.training.confidence_fit import HeardClip, choose_penalty, design, out_of_fold
 from voice_pipeline.training.plan_errors import NothingToFitError
 
 if TYPE_CHECKING:
-    from voice_pipeline.speech.recogniser import Recogniser
+    from voice_pipeline.speech.audio import Samples
+    from voice_pipeline.speech.recogniser import Recogniser, Recognition
     from voice_pipeline.training.data import Utterance
 
-CONDITIONS = ("clean", "noise_15db", "noise_5db")
+CONDITIONS = (CLEAN, "noise_20db", "noise_15db", "noise_10db", "noise_5db", "speed_0.9", "speed_1.1")
+SPEED = "speed_"
 MOST_UTTERANCES = 250
-FOLDS = 5
-BINS = 10
 NOISE_SEED = 11
+KNOWN_SPEAKERS = 2
+"""A word counts as known when at least this many training speakers said it: one person's words are not shipped."""
+MOST_WORDS = 20_000
 QUALITY = "confidence_quality.json"
+RELIABILITY, RISK_COVERAGE = "reliability.png", "risk_coverage.png"
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """How far the confidence can be trusted; all out of fold. `auc` is 0.5 where all clips were right or all wrong."""
+class Calibration(ConfidenceJudgement):
+    """The judgement on dev clips heard as recorded, out of fold, and how the model came about.
 
-    clips: int
-    speakers: int
-    right_share: float
-    expected_calibration_error: float
-    brier: float
-    auc: float
+    Attributes:
+        fitted_on: `dev`, or `train` where there are no dev speakers.
+        heard: clips times conditions.
+        penalty: strength of the prior.
+        noisy_calibration_error, noisy_auc: sweep estimate and AUC over the noise conditions.
+        unmeasured: clips left out because the training frame has no features of them.
+        feature_skew: largest difference between a feature in the frame and the recogniser's own measurement.
+    """
+
     fitted_on: str
+    heard: int
+    penalty: float
+    noisy_calibration_error: float
+    noisy_auc: float
+    unmeasured: int
+    feature_skew: float
 
 
 @dataclass(frozen=True)
-class HeardClip:
-    """One dev clip under one condition: the confidence inputs, and whether the text was entirely right."""
+class CalibratedModel:
+    """What `fit_confidence` leaves: the judgement, its charts (PNG by file name), and all files it wrote."""
 
-    speaker: str
-    inputs: NDArray[np.float64]
-    right: bool
+    calibration: Calibration
+    charts: dict[str, bytes]
+    files: tuple[Path, ...]
 
 
-def fit_confidence(store: Store, model_version: str, dataset_version: str) -> Calibration:
-    """Fit the confidence model of a trained model and keep it in its checkpoint folder as `confidence.json`.
+@dataclass(frozen=True)
+class Hearing:
+    """All heard clips, and what `Calibration` tells of the features."""
+
+    clips: tuple[HeardClip, ...]
+    unmeasured: int
+    feature_skew: float
+
+
+def fit_confidence(
+    store: Store, model_version: str, dataset_version: str, feature_service: str = FEATURE_SERVICE
+) -> CalibratedModel:
+    """Fit the confidence model of a trained model; keep it, its judgement and its charts in the checkpoint folder.
 
     Without dev speakers (a very small dataset) train clips are heard instead; `fitted_on` tells.
 
     Raises:
-        NothingToFitError: the dataset version has neither dev nor train clips.
+        NothingToFitError: the dataset version has neither dev nor train clips with features.
+        MissingFrameError: its training frame was never built, or is not the one that was.
+        ModelFileError: the checkpoint cannot be loaded.
     """
     from voice_pipeline.speech.confidence import ConfidenceModel
     from voice_pipeline.speech.recogniser import TorchRecogniser
 
     folder = checkpoint_folder(store, model_version)
     split, utterances = _material(store, dataset_version)
-    clips = hear(TorchRecogniser.load(folder), utterances, noise_bank(store))
-    fitted = ConfidenceModel.fit(*_design(clips))
-    calibration = calibrate(clips, split)
+    vocabulary = known_words(store, dataset_version)
+    features = frame_features(store, dataset_version, feature_service)
+    hearing = hear(TorchRecogniser.load(folder), utterances, noise_bank(store), features, vocabulary)
+    if not hearing.clips:
+        raise NothingToFitError(f"training frame of {dataset_version} has features of no {split} clip; build it again")
+    x, right, importance = design(hearing.clips)
+    penalty = choose_penalty(hearing.clips)
+    fitted = ConfidenceModel.fit(x, right, penalty, importance, vocabulary, feature_service)
+    confidences = out_of_fold(hearing.clips)
+    calibration = calibrate(hearing, confidences, penalty, split)
     document = fitted.to_json().encode()
-    write_atomically(folder / CONFIDENCE, document)
-    write_atomically(folder / QUALITY, canonical_json(calibration.__dict__))
+    charts = draw(hearing.clips, confidences)
+    made = {CONFIDENCE: document, QUALITY: canonical_json(asdict(calibration)), **charts}
+    for name, data in made.items():
+        write_atomically(folder / name, data)
     with store.database.write() as connection:
         connection.execute(
             update(models)
             .where(models.c.model_version == model_version)
             .values(confidence_sha256=sha256_bytes(document))
         )
-    return calibration
+    return CalibratedModel(calibration, charts, tuple(folder / name for name in made))
 
 
 def read_calibration(folder: Path) -> Calibration | None:
-    """What `fit_confidence` found, or None before it ran."""
-    import json
-
+    """What `fit_confidence` found, or None before it ran (or where an older program did)."""
     path = folder / QUALITY
-    return Calibration(**json.loads(path.read_bytes())) if path.exists() else None
+    try:
+        return Calibration(**json.loads(path.read_bytes())) if path.exists() else None
+    except TypeError:
+        return None
+
+
+def judge_on_suite(store: Store, model_version: str, suite: EvalSuite, variant: str = FLOAT) -> ConfidenceJudgement:
+    """The fitted confidence of a model on a frozen suite's clips as recorded, whose speakers nothing was chosen on.
+
+    Raises:
+        EvaluationError: the artifact is missing or the suite is empty.
+    """
+    from voice_pipeline.speech.scoring import score
+
+    recogniser = open_recogniser(artifact_of(store, model_version, variant))
+    rows = []
+    for clip in suite_clips(store, suite.model_copy(update={"conditions": (CLEAN,)})):
+        heard = recogniser.transcribe(clip.samples)
+        result = score(clip.text, heard.text)
+        rows.append((heard.confidence, heard.text == clip.text, result.errors, result.words, clip.speaker))
+    confidences, right, errors, words, speakers = zip(*rows, strict=True)
+    return judge_confidence(confidences, right, errors, words, speakers)
+
+
+def known_words(store: Store, dataset_version: str) -> tuple[str, ...]:
+    """Words that at least `KNOWN_SPEAKERS` training speakers said, sorted; of very many those that most people said."""
+    from voice_pipeline.speech.normalise import plain
+
+    speakers: defaultdict[str, set[str]] = defaultdict(set)
+    for row in manifest_rows(store, dataset_version):
+        if row.split == Split.TRAIN:
+            for word in plain(row.text).split():
+                speakers[word].add(row.speaker)
+    shared = sorted((-len(people), word) for word, people in speakers.items() if len(people) >= KNOWN_SPEAKERS)
+    return tuple(sorted(word for _, word in shared[:MOST_WORDS]))
+
+
+def hear(
+    recogniser: Recogniser,
+    utterances: Iterable[Utterance],
+    bank: Sequence[Noise],
+    features: Mapping[str, Features],
+    vocabulary: Collection[str] = (),
+) -> Hearing:
+    """Each utterance that has features under each of `CONDITIONS`, the noise chosen by clip id."""
+    from voice_pipeline.speech.audio import FULL_SCALE
+    from voice_pipeline.speech.confidence import FEATURES
+
+    known = frozenset(vocabulary)
+    clips: list[HeardClip] = []
+    unmeasured, skew = 0, 0.0
+    for utterance in utterances:
+        stored = features.get(utterance.clip_id, {})
+        if any(stored.get(name) is None for name in FEATURES):
+            unmeasured += 1
+            continue
+        samples = utterance.samples.astype(np.float32) / np.float32(FULL_SCALE)
+        for condition in CONDITIONS:
+            answer = recogniser.transcribe(heard_under(condition, samples, bank, utterance.clip_id))
+            measured: Features = {**asdict(answer.measures)}
+            if condition == CLEAN:
+                skew = max(skew, *(abs(float(stored[name] or 0) - float(measured[name] or 0)) for name in FEATURES))
+                measured = stored
+            clips.append(_heard(utterance, condition, answer, measured, known))
+    return Hearing(tuple(clips), unmeasured, skew)
+
+
+def _heard(
+    utterance: Utterance, condition: str, answer: Recognition, features: Features, known: frozenset[str]
+) -> HeardClip:
+    from voice_pipeline.speech.confidence import INPUT_NAMES, inputs, scalars
+    from voice_pipeline.speech.scoring import score
+
+    found = inputs(answer.text, scalars(answer.posteriors), features, known)
+    result = score(utterance.text, answer.text)
+    vector = np.array([found[name] for name in INPUT_NAMES])
+    right = answer.text == utterance.text
+    return HeardClip(utterance.speaker, condition, vector, right, result.errors, result.words)
+
+
+def heard_under(condition: str, samples: Samples, bank: Sequence[Noise], clip_id: str) -> Samples:
+    """`samples` as recorded, at another speed (`speed_0.9`) or under noise (`noise_10db`)."""
+    from voice_pipeline.speech.augmentation import change_speed
+
+    if condition.startswith(SPEED):
+        return change_speed(samples, float(condition.removeprefix(SPEED)))
+    return played(samples, bank, snr_of(condition), NOISE_SEED, clip_id, condition)
+
+
+def calibrate(hearing: Hearing, confidences: NDArray[np.float64], penalty: float, fitted_on: str) -> Calibration:
+    """Judge out-of-fold confidences, one for each heard clip."""
+    recorded = [n for n, clip in enumerate(hearing.clips) if clip.condition == CLEAN]
+    noisy = [n for n, clip in enumerate(hearing.clips) if clip.condition.startswith("noise")]
+    judged, in_noise = (_judgement(hearing.clips, confidences, chosen) for chosen in (recorded, noisy))
+    return Calibration(
+        **asdict(judged),
+        fitted_on=fitted_on,
+        heard=len(hearing.clips),
+        penalty=penalty,
+        noisy_calibration_error=in_noise.sweep_calibration_error,
+        noisy_auc=in_noise.auc,
+        unmeasured=hearing.unmeasured,
+        feature_skew=hearing.feature_skew,
+    )
+
+
+def _judgement(
+    clips: Sequence[HeardClip], confidences: NDArray[np.float64], chosen: Sequence[int]
+) -> ConfidenceJudgement:
+    part = [clips[n] for n in chosen]
+    return judge_confidence(
+        confidences[chosen],
+        [clip.right for clip in part],
+        [clip.errors for clip in part],
+        [clip.words for clip in part],
+        [clip.speaker for clip in part],
+    )
+
+
+def draw(clips: Sequence[HeardClip], confidences: NDArray[np.float64]) -> dict[str, bytes]:
+    """The charts of out-of-fold confidences on clips heard as recorded, PNG by file name."""
+    recorded = [n for n, clip in enumerate(clips) if clip.condition == CLEAN]
+    sure, part = confidences[recorded], [clips[n] for n in recorded]
+    errors, words = [clip.errors for clip in part], [clip.words for clip in part]
+    return {
+        RELIABILITY: reliability_png(sure, [clip.right for clip in part]),
+        RISK_COVERAGE: risk_coverage_png(sure, errors, words),
+    }
 
 
 def _material(store: Store, dataset_version: str) -> tuple[str, Sequence[Utterance]]:
@@ -105,77 +278,3 @@ def _material(store: Store, dataset_version: str) -> tuple[str, Sequence[Utteran
         if utterances:
             return split.value, utterances
     raise NothingToFitError(f"dataset {dataset_version} has neither dev nor train clips; label more and snapshot again")
-
-
-def hear(recogniser: Recogniser, utterances: Iterable[Utterance], bank: Sequence[Noise]) -> list[HeardClip]:
-    """Each utterance under each of `CONDITIONS`, the noise chosen by clip id."""
-    from voice_pipeline.speech.audio import FULL_SCALE
-    from voice_pipeline.speech.confidence import inputs
-
-    heard: list[HeardClip] = []
-    for utterance in utterances:
-        samples = utterance.samples.astype(np.float32) / np.float32(FULL_SCALE)
-        for condition in CONDITIONS:
-            sound = played(samples, bank, snr_of(condition), NOISE_SEED, utterance.clip_id, condition)
-            answer = recogniser.transcribe(sound)
-            right = answer.text == utterance.text
-            heard.append(HeardClip(utterance.speaker, inputs(answer.posteriors, answer.measures), right))
-    return heard
-
-
-def calibrate(clips: Sequence[HeardClip], fitted_on: str) -> Calibration:
-    """Judge the confidence model on `clips`, each speaker by a model that was fitted on the other folds."""
-    inputs, right = _design(clips)
-    probabilities = _out_of_fold(inputs, right, [clip.speaker for clip in clips])
-    return Calibration(
-        clips=len(clips),
-        speakers=len({clip.speaker for clip in clips}),
-        right_share=float(right.mean()),
-        expected_calibration_error=calibration_error(probabilities, right),
-        brier=float(np.mean((probabilities - right) ** 2)),
-        auc=area_under_roc(probabilities, right),
-        fitted_on=fitted_on,
-    )
-
-
-def calibration_error(probabilities: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
-    """Mean gap, in [0, 1], between confidence and share of right answers, over bins of equal count."""
-    order = np.argsort(probabilities, kind="stable")
-    parts = [part for part in np.array_split(order, BINS) if part.size]
-    gaps = [part.size * abs(probabilities[part].mean() - right[part].mean()) for part in parts]
-    return float(sum(gaps) / len(probabilities))
-
-
-def area_under_roc(probabilities: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
-    """Chance that a right clip scores above a wrong one, ties counted half (Mann-Whitney U)."""
-    from scipy.stats import rankdata
-
-    positives, negatives = int(right.sum()), int((~right).sum())
-    if not positives or not negatives:
-        return 0.5
-    ranks = rankdata(probabilities)
-    return float((ranks[right].sum() - positives * (positives + 1) / 2) / (positives * negatives))
-
-
-def _design(clips: Sequence[HeardClip]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    return np.stack([clip.inputs for clip in clips]), np.array([clip.right for clip in clips], dtype=bool)
-
-
-def _out_of_fold(inputs: NDArray[np.float64], right: NDArray[np.bool_], speakers: Sequence[str]) -> NDArray[np.float64]:
-    """A probability for each clip from a model that never saw its speaker; one speaker alone is judged in sample."""
-    from voice_pipeline.speech.confidence import ConfidenceModel
-
-    order = {name: rank for rank, name in enumerate(sorted(set(speakers), key=_stable))}
-    fold = np.array([order[name] % FOLDS for name in speakers])
-    probabilities = np.empty(len(inputs))
-    for number in np.unique(fold):
-        held_out = fold == number
-        seen = ~held_out if not held_out.all() else held_out
-        model = ConfidenceModel.fit(inputs[seen], right[seen])
-        probabilities[held_out] = [model.probability(row) for row in inputs[held_out]]
-    return probabilities
-
-
-def _stable(name: str) -> str:
-    """A speaker's place among the folds, the same in every process."""
-    return hashlib.sha256(name.encode()).hexdigest()

@@ -19,6 +19,9 @@ from voice_pipeline.training.errors import TrainingError
 from voice_pipeline.training.preflight import Finding
 from voice_pipeline.training.stages import confidence_sha256, read_epochs
 
+LARGEST_SKEW = 1e-6
+"""Features are the same if they differ by less: both sides compute in double precision, and parquet keeps it."""
+
 
 def check_weights(store: Store, model_version: str) -> list[Finding]:
     """The checkpoint folder is complete, is the one in the catalogue, and all its weights are finite."""
@@ -53,7 +56,7 @@ def check_calibration(store: Store, model_version: str, alarms: Alarms) -> list[
     calibration = read_calibration(checkpoint_folder(store, model_version))
     if calibration is None or confidence_sha256(store, model_version) is None:
         return [Finding("confidence model", False, "none was fitted; materialise confidence_model")]
-    error = calibration.expected_calibration_error
+    error, skew = calibration.sweep_calibration_error, calibration.feature_skew
     return [
         Finding("fitted on", calibration.fitted_on == "dev", f"{calibration.fitted_on}, {calibration.clips} clips"),
         Finding(
@@ -61,17 +64,23 @@ def check_calibration(store: Store, model_version: str, alarms: Alarms) -> list[
             error <= alarms.calibration_error,
             f"{error:.3f}, alarm at {alarms.calibration_error:g}; AUC {calibration.auc:.3f}",
         ),
+        Finding("feature skew", skew <= LARGEST_SKEW, f"features served and measured differ by at most {skew:.2g}"),
     ]
 
 
 def check_slices(store: Store, model_version: str, alarms: Alarms) -> list[Finding]:
-    """Each slice of the report on the newest suite has at least the policy's number of speakers."""
+    """Each slice of the report on the newest suite has at least the policy's clips, speakers and words."""
     report = find_report(store, model_version, FLOAT, current_suite(store).digest)
     if report is None:
         return [Finding("report", False, "no report on the newest suite; materialise evaluation_report")]
+    minimum = alarms.slice_minimum
     return [
-        Finding(part.slice, part.speakers >= alarms.slice_speakers, f"{part.speakers} speakers, {part.words} words")
-        for part in (report.overall, *report.slices)
+        Finding(
+            part.slice,
+            not minimum.missing(part),
+            minimum.missing(part) or f"{part.clips} clips, {part.speakers} speakers, {part.words} words",
+        )
+        for part in report.parts
     ]
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from voice_pipeline.speech.audio import SAMPLE_RATE, band_limit, mix
+from voice_pipeline.speech.audio import SAMPLE_RATE, band_limit, decode, encode_flac, encode_wav, mix
 from voice_pipeline.speech.measures import AcousticMeasures, measure, speaking_rate
 from voice_pipeline_tests.speech.test_audio import tone
 
@@ -29,6 +29,11 @@ def test_every_recording_has_finite_measures_in_range(samples: np.ndarray) -> No
     assert found.band_low + found.band_mid + found.band_high == pytest.approx(1)
     assert 0 <= found.clipping <= 1
     assert found.loudness_dbfs <= 0.01
+
+
+@given(arrays(np.float32, st.integers(1, 2000), elements=st.floats(-1, 1, width=32)))
+def test_a_device_measures_what_it_sends(samples: np.ndarray) -> None:
+    assert measure(samples) == measure(decode(encode_flac(samples))) == measure(decode(encode_wav(samples)))
 
 
 def test_a_louder_recording_is_louder_and_nothing_else() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,22 +12,16 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from voice_pipeline.speech.confidence import INPUT_NAMES, ConfidenceModel, inputs
+from voice_pipeline.speech.confidence import INPUT_NAMES, ConfidenceModel, inputs, scalars
 from voice_pipeline.speech.encoder import AcousticModel
 from voice_pipeline.speech.errors import EmptyAudioError, ModelFileError
 from voice_pipeline.speech.recogniser import CONFIG, TOKENIZER, WEIGHTS, OnnxRecogniser, TorchRecogniser
 from voice_pipeline.speech.shape import EncoderConfig
 from voice_pipeline.speech.tokenizer import CharTokenizer
+from voice_pipeline_tests.speech.test_confidence import drawn
 from voice_pipeline_tests.speech.test_measures import bursts
 
 SHAPE = EncoderConfig(channels=8, kernels=(3,), stride=4)
-
-
-def drawn(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs, and answers right with a probability that the second input alone decides."""
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(n, len(INPUT_NAMES)))
-    return x, rng.random(n) < 1 / (1 + np.exp(-2 * x[:, 1]))
 
 
 def saved(thing: object) -> bytes:
@@ -52,40 +47,12 @@ def checkpoint(tmp_path: Path) -> Path:
     return write_checkpoint(tmp_path, spec, SHAPE, CharTokenizer(), AcousticModel(SHAPE).state_dict())
 
 
-def test_confidence_is_calibrated_on_clips_it_was_not_fitted_to() -> None:
-    model = ConfidenceModel.fit(*drawn(1000))
-    x, right = drawn(4000, seed=1)
-    sure = np.array([model.probability(row) for row in x])
-    for low, high in ((0, 0.3), (0.3, 0.7), (0.7, 1)):
-        chosen = (sure >= low) & (sure < high)
-        assert right[chosen].mean() == pytest.approx(sure[chosen].mean(), abs=0.06)
-
-
-@pytest.mark.parametrize("right", [True, False])
-def test_answers_all_alike_still_give_a_model(right: bool) -> None:
-    x, _ = drawn(20)
-    sure = ConfidenceModel.fit(x, np.full(20, right)).probability(x[0])
-    assert 0 < sure < 1
-    assert (sure > 0.5) == right
-
-
-def test_a_confidence_model_comes_back_from_json_exactly() -> None:
-    model = ConfidenceModel.fit(*drawn(50))
-    assert ConfidenceModel.from_json(model.to_json()) == model
-
-
-@pytest.mark.parametrize(
-    "document", ["", "{}", '{"names": ["a"], "mean": [0], "scale": [1], "weights": [1], "bias": 0}']
-)
-def test_a_document_that_is_no_confidence_model_is_refused(document: str) -> None:
-    with pytest.raises(ModelFileError):
-        ConfidenceModel.from_json(document)
-
-
 def test_a_checkpoint_recognises_and_its_inputs_are_finite(checkpoint: Path) -> None:
     heard = TorchRecogniser.load(checkpoint).transcribe(bursts())
     assert heard.text == " ".join(word.text for word in heard.words)
-    assert np.isfinite(inputs(heard.posteriors, heard.measures)).all()
+    found = inputs(heard.text, scalars(heard.posteriors), asdict(heard.measures), ())
+    assert set(found) == set(INPUT_NAMES)
+    assert np.isfinite(list(found.values())).all()
     assert heard.measures.duration_s == 2
     calibrated = TorchRecogniser.load(checkpoint, ConfidenceModel.fit(*drawn(50))).transcribe(bursts())
     assert (calibrated.text, calibrated.log_probs_mean) == (heard.text, heard.log_probs_mean)
