@@ -25,7 +25,7 @@ MEL = mel_power(bursts(), 80)
 CASES: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
     "coloured_noise": lambda r: aug.coloured_noise(r, 1000),
     "add_noise": lambda r: aug.add_noise(r, bursts(), NOISES),
-    "room": lambda r: aug.room(r, bursts()),
+    "room": lambda r: aug.reverberate(bursts(), aug.room_response(r)),
     "join": lambda r: aug.join(r, bursts(), bursts(1)),
     "add_noise_power": lambda r: aug.add_noise_power(r, MEL, [mel_power(n, 80) for n in NOISES]),
     "join_power": lambda r: aug.join_power(MEL, MEL, int(r.integers(5, 30))),
@@ -75,7 +75,7 @@ def test_coloured_noise_falls_with_its_exponent(exponent: float) -> None:
 
 
 def test_a_room_keeps_length_and_loudness() -> None:
-    heard = aug.room(rng(), bursts())
+    heard = aug.reverberate(bursts(), aug.room_response(rng()))
     assert heard.shape == bursts().shape
     assert power(heard) == pytest.approx(power(bursts()), rel=0.05)
 

@@ -31,8 +31,8 @@ def losses(folder: Path, *launcher: str) -> np.ndarray:
 
 def test_two_processes_reach_the_loss_of_one(tmp_path: Path) -> None:
     alone, together = losses(tmp_path / "one"), losses(tmp_path / "two", *TORCHRUN)
-    assert np.abs(alone[:, 0] - together[:, 0]).max() < 1e-3 * alone[:, 0].max()
-    assert np.abs(alone[:, 1] - together[:, 1]).max() < 0.1
+    assert alone[-1, 0] < alone[0, 0]
+    assert np.abs(alone[:, 0] - together[:, 0]).max() < 1e-3
 
 
 @pytest.mark.parametrize("processes", [2, 3, 20])
