@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from sqlalchemy import select, update
 
 from voice_pipeline.schema.alphabet import CASED_PUNCTUATED, LOWERCASE
 from voice_pipeline.schema.canonical import digest
+from voice_pipeline.schema.decoding import DecoderKind, Decoding
 from voice_pipeline.schema.monitoring import Action, IncidentKind
+from voice_pipeline.schema.policy_file import load_policy
 from voice_pipeline.schema.release import ReleaseState
 from voice_pipeline.schema.retrain_policy import RetrainDecision, RetrainPolicy, RetrainTrigger
-from voice_pipeline.settings import Settings
+from voice_pipeline.schema.training import LATER_HYPERPARAMETERS
+from voice_pipeline.settings import PROJECT_ROOT, Settings
 from voice_pipeline.speech.shape import PRESETS, preset
 from voice_pipeline.speech.tokenizer import CharTokenizer
 from voice_pipeline.store.clock import ManualClock
@@ -308,9 +312,43 @@ def test_another_noise_is_another_model(store: Store) -> None:
     assert plan(store, policy, again) == second
 
 
-def test_a_spec_from_before_noises_were_kept_has_the_digest_it_had() -> None:
+def test_a_spec_from_before_noises_and_decoders_were_kept_has_the_digest_it_had() -> None:
     spec = spec_of()
-    older = spec.model_dump(mode="json")
-    del older["noise_digest"]
+    older = spec.model_dump(mode="json", exclude={"noise_digest", "decoding"})
+    for name in LATER_HYPERPARAMETERS:
+        del older["hyperparameters"][name]
     assert spec.digest == digest(older)
     assert spec.model_copy(update={"noise_digest": "0" * 64}).digest != spec.digest
+
+
+def test_another_search_is_another_model_but_greedy_is_as_before() -> None:
+    spec = spec_of()
+    greedy = Decoding(order=2, beam_width=99)  # what greedy does not use does not name it
+    assert spec.model_copy(update={"decoding": greedy}).digest == spec.digest
+    searches = [Decoding(kind=DecoderKind.BEAM), Decoding(kind=DecoderKind.BEAM, order=2)]
+    assert len({spec.digest, *(spec.model_copy(update={"decoding": search}).digest for search in searches)}) == 3
+
+
+def test_the_plan_takes_the_decoding_of_its_profile(store: Store) -> None:
+    add_dataset(store, 1, clips=30)
+    searching = Decoding(kind=DecoderKind.BEAM, beam_width=8)
+    policy = policy_of(store)
+    profiles = {name: profile.model_copy(update={"decoding": searching}) for name, profile in policy.profiles.items()}
+    (planned,) = act(store, policy.model_copy(update={"profiles": profiles}))
+    assert planned.spec.decoding == searching
+    assert find_plan(store, planned.model_version) == planned
+
+
+@pytest.mark.parametrize(
+    "decoding", [{"kind": "magic"}, {"kind": "beam", "width": 8}, {"kind": "beam", "order": 9}, "beam"]
+)
+def test_a_policy_that_asks_for_no_known_decoding_is_refused(decoding: object) -> None:
+    profile = {"scratch": {}, "warm_start": {}, "decoding": decoding}
+    with pytest.raises(ValidationError):
+        RetrainPolicy.model_validate({"profiles": {"quick": profile}})
+
+
+def test_only_full_work_pays_for_a_search() -> None:
+    profiles = load_policy(PROJECT_ROOT / "policy" / "retrain.yaml", RetrainPolicy).profiles
+    kinds = {name: profile.decoding.kind for name, profile in profiles.items()}
+    assert kinds == {"quick": DecoderKind.GREEDY, "story": DecoderKind.GREEDY, "full": DecoderKind.BEAM}
