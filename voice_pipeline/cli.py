@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from voice_pipeline import cli_device_lab
+from voice_pipeline import cli_device_lab, cli_published
 from voice_pipeline.cli_home import Home
 from voice_pipeline.cli_home import existing_store as _existing_store
 from voice_pipeline.cli_home import open_store as _store
@@ -175,6 +175,7 @@ release = _group("release", "Rollouts")
 monitoring = _group("monitoring", "Incidents")
 policy = _group("policy", "Rules")
 edge = _group("edge", "The HTTP face to devices and reviewers")
+app.command()(cli_published.published)
 app.add_typer(cli_device_lab.app, name="device-lab", help="Latency reports from real devices")
 
 

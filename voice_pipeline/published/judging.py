@@ -1,0 +1,195 @@
+"""Judging one trained seed: decoder and int8 network chosen on the development split, then the test clips heard."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from voice_pipeline.evaluation.artifacts import CONFIDENCE, INT8, NETWORK, Artifact, open_recogniser
+from voice_pipeline.evaluation.noises import Noise
+from voice_pipeline.evaluation.report import Subject, evaluate
+from voice_pipeline.evaluation.suites import SuiteClip
+from voice_pipeline.published.corpus import CORPUS, Splits, read_sounds, read_splits
+from voice_pipeline.published.recipe import CURVE
+from voice_pipeline.schema.base import Record
+from voice_pipeline.schema.decoding import Decoding
+from voice_pipeline.schema.training import EvaluationReport, Interval
+from voice_pipeline.stats.confidence import judge_confidence
+from voice_pipeline.store.blobs import write_atomically
+from voice_pipeline.store.store import Store
+
+if TYPE_CHECKING:
+    from voice_pipeline.speech.recogniser import OnnxRecogniser
+    from voice_pipeline.training.data import Utterances
+
+RESULT = "result.json"
+CALIBRATION_CLIPS = 200
+
+
+class SeedResult(Record):
+    """One seed on AN4 test. WERs are fractions with 95 % intervals over speakers; `p95_ms` is waveform to text of the
+    int8 network with the search, one thread; confidence figures are those of what the search answers.
+    """
+
+    seed: int
+    code_commit: str
+    parameters: int
+    epochs: int
+    best_epoch: int
+    training_minutes: float
+    audio_s_per_s: float
+    dev_wer: float
+    wer_float_greedy: Interval
+    wer_int8_greedy: Interval
+    wer_int8_lm: Interval
+    cer_int8_greedy: float
+    int8_method: str
+    int8_bytes: int
+    decoder: str
+    p50_ms: float
+    p95_ms: float
+    confidence_ece: float
+    confidence: dict[str, float]
+
+
+def judge_seed(store: Store, corpus: Path, folder: Path, decoding: Decoding) -> SeedResult:
+    """The figures of a trained seed, measured now or kept from before; delete its `result.json` to measure anew.
+
+    Raises:
+        PublishedError: there is no AN4 in `corpus`.
+        ModelFileError: the checkpoint in `folder` cannot be loaded.
+    """
+    kept = folder / RESULT
+    if kept.exists():
+        return SeedResult.model_validate_json(kept.read_bytes())
+    splits = read_splits(corpus)
+    _choose_decoder(folder / "checkpoint", splits, decoding)
+    method = _quantise(folder, splits)
+    _fit_confidence(folder, splits, corpus)
+    result = _judge(store, folder, splits, method)
+    write_atomically(kept, result.model_dump_json(indent=1).encode())
+    return result
+
+
+def _choose_decoder(checkpoint: Path, splits: Splits, decoding: Decoding) -> None:
+    from voice_pipeline.speech.recogniser import TorchRecogniser, load_checkpoint
+    from voice_pipeline.training.language_model import HeardText, candidates, keep, posteriors, shared_words, tune
+
+    recogniser = TorchRecogniser(*load_checkpoint(checkpoint))
+    texts = shared_words(zip(splits.train.speakers, splits.train.texts, strict=True), decoding.min_speakers)
+    heard = [HeardText(u.text, posteriors(recogniser, u.samples)) for u in splits.dev]
+    keep(checkpoint, tune(heard, candidates(texts, decoding.order), recogniser.tokenizer, decoding.beam_width))
+
+
+def _quantise(folder: Path, splits: Splits) -> str:
+    """Write `int8/` as a device has it; returns the method that was chosen on dev."""
+    from voice_pipeline.packaging.export import onnx_bytes
+    from voice_pipeline.packaging.quantise import Heard, choose, make_candidates, measure
+    from voice_pipeline.speech.decoder import ARPA, DECODER
+    from voice_pipeline.speech.recogniser import TOKENIZER, load_checkpoint
+    from voice_pipeline.training.batches import as_float
+
+    checkpoint = folder / "checkpoint"
+    model, tokenizer = load_checkpoint(checkpoint)
+    step = max(1, len(splits.train) // CALIBRATION_CLIPS)
+    calibration = [Heard(u.text, as_float(u)) for u in splits.train[::step]]
+    development = [Heard(u.text, as_float(u)) for u in splits.dev]
+    with tempfile.TemporaryDirectory() as scratch:
+        exported = Path(scratch) / "float.onnx"
+        exported.write_bytes(onnx_bytes(model))
+        files = make_candidates(exported, calibration, Path(scratch))
+        measured = [measure(name, path, tokenizer, development) for name, path in files.items() if name != "float"]
+        chosen = choose(measured)
+        write_atomically(folder / INT8 / NETWORK[INT8], files[chosen.method].read_bytes())
+    for name in (TOKENIZER, DECODER, ARPA):
+        if (checkpoint / name).exists():
+            write_atomically(folder / INT8 / name, (checkpoint / name).read_bytes())
+    return chosen.method
+
+
+def _fit_confidence(folder: Path, splits: Splits, corpus: Path) -> None:
+    """Fit on the dev speakers; without a feature store the features are measured as the device measures them."""
+    from voice_pipeline.speech.confidence import ConfidenceModel
+    from voice_pipeline.speech.measures import measure
+    from voice_pipeline.speech.recogniser import TorchRecogniser
+    from voice_pipeline.training.batches import as_float
+    from voice_pipeline.training.confidence import hear, shared_vocabulary
+    from voice_pipeline.training.confidence_fit import choose_penalty, design
+
+    bank = [Noise(f"noise-{number}", samples) for number, samples in enumerate(read_sounds(corpus, "noise"))]
+    vocabulary = shared_vocabulary(zip(splits.train.speakers, splits.train.texts, strict=True))
+    features = {u.clip_id: asdict(measure(as_float(u))) for u in splits.dev}
+    hearing = hear(TorchRecogniser.load(folder / "checkpoint"), splits.dev, bank, features, vocabulary)
+    x, right, importance = design(hearing.clips)
+    fitted = ConfidenceModel.fit(x, right, choose_penalty(hearing.clips), importance, vocabulary)
+    write_atomically(folder / INT8 / CONFIDENCE, fitted.to_json().encode())
+
+
+def _judge(store: Store, folder: Path, splits: Splits, method: str) -> SeedResult:
+    import json
+
+    from voice_pipeline.speech.decoder import greedily, read_decoder
+    from voice_pipeline.speech.recogniser import TorchRecogniser, load_checkpoint
+    from voice_pipeline.speech.scoring import score
+    from voice_pipeline.training.batches import as_float
+
+    curve = json.loads((folder / CURVE).read_bytes())
+    network = folder / INT8 / NETWORK[INT8]
+    searching = open_recogniser(Artifact(folder.name, INT8, folder / INT8, ""))
+    plain = open_recogniser(Artifact(folder.name, INT8, folder / INT8, ""))
+    plain.decode = greedily(plain.tokenizer)
+    floating = TorchRecogniser(*load_checkpoint(folder / "checkpoint"))
+    reports = [_report(store, recogniser, splits) for recogniser in (floating, plain, searching)]
+    rows = []
+    for utterance in splits.test:
+        heard = searching.transcribe(as_float(utterance))
+        found = score(utterance.text, heard.text)
+        rows.append((heard.confidence, heard.text == utterance.text, found.errors, found.words, utterance.speaker))
+    judgement = judge_confidence(*zip(*rows, strict=True))
+    epochs = curve["epochs"]
+    seconds = sum(epoch["seconds"] for epoch in epochs)
+    return SeedResult(
+        seed=curve["seed"],
+        code_commit=curve["code_commit"],
+        parameters=floating.model.parameter_count,
+        epochs=len(epochs),
+        best_epoch=curve["best_epoch"],
+        training_minutes=seconds / 60,
+        audio_s_per_s=sum(epoch["seconds"] * epoch["audio_s_per_s"] for epoch in epochs) / seconds,
+        dev_wer=min(epoch["dev_wer"] for epoch in epochs),
+        wer_float_greedy=reports[0].overall.wer,
+        wer_int8_greedy=reports[1].overall.wer,
+        wer_int8_lm=reports[2].overall.wer,
+        cer_int8_greedy=reports[1].overall.cer.value,
+        int8_method=method,
+        int8_bytes=network.stat().st_size,
+        decoder=read_decoder(folder / INT8).kind,
+        p50_ms=reports[2].latency.p50_ms,
+        p95_ms=reports[2].latency.p95_ms,
+        confidence_ece=judgement.sweep_calibration_error,
+        confidence={name: float(value) for name, value in asdict(judgement).items()},
+    )
+
+
+def _report(store: Store, recogniser: OnnxRecogniser, splits: Splits) -> EvaluationReport:
+    subject = Subject(CORPUS, INT8, f"{CORPUS}-test", splits.version)
+    return evaluate(recogniser, _test_clips(splits.test), subject, store.now())
+
+
+def _test_clips(test: Utterances) -> Iterator[SuiteClip]:
+    from voice_pipeline.training.batches import as_float
+
+    for utterance in test:
+        yield SuiteClip(
+            clip_id=utterance.clip_id,
+            speaker=utterance.speaker,
+            text=utterance.text,
+            samples=np.asarray(as_float(utterance)),
+            slices=("corpus:an4",),
+            condition="clean",
+        )

@@ -1,0 +1,74 @@
+"""Training one seed of the comparison."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from voice_pipeline.published.corpus import CORPUS, Splits, read_sounds, read_splits
+from voice_pipeline.schema.training import Hyperparameters, TrainingSpec
+from voice_pipeline.store.store import Store
+
+if TYPE_CHECKING:
+    from voice_pipeline.training.trainer import EpochReport
+
+RECIPE = "an4-1"
+"""Part of every spec; change it to train anew after a change of the trainer that is meant to change results."""
+CURVE = "curve.json"
+
+
+def spec_of(splits: Splits, hyperparameters: Hyperparameters, seed: int) -> TrainingSpec:
+    """The spec of one seed. Its code is `RECIPE`, so that a commit elsewhere does not ask for hours of training."""
+    from voice_pipeline.training.provenance import lock_digest
+
+    return TrainingSpec(
+        dataset_version=f"{CORPUS}-{splits.version}",
+        feature_schema_version="none",
+        code_commit=RECIPE,
+        lock_digest=lock_digest(),
+        hyperparameters=hyperparameters,
+        seed=seed,
+    )
+
+
+def train_seed(
+    store: Store,
+    corpus: Path,
+    seed: int,
+    hyperparameters: Hyperparameters,
+    progress: Callable[[EpochReport], None] = lambda report: None,
+) -> Path:
+    """Train one seed, or find it trained; returns its folder with `checkpoint` and `curve.json`, which tells how.
+
+    Raises:
+        PublishedError: there is no AN4 in `corpus`.
+        TrainingError: as `trainer.train`.
+    """
+    from filelock import FileLock
+
+    from voice_pipeline.store.blobs import write_atomically
+    from voice_pipeline.training.checkpoints import CHECKPOINT, STATE, is_complete
+    from voice_pipeline.training.provenance import code_commit
+    from voice_pipeline.training.trainer import train
+
+    splits = read_splits(corpus)
+    spec = spec_of(splits, hyperparameters, seed)
+    folder = store.settings.root / "published" / f"{CORPUS}-{spec.digest[:12]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "train.lock"):
+        if is_complete(folder / CHECKPOINT, spec.digest) and (folder / CURVE).exists():
+            return folder
+        noises, rooms = read_sounds(corpus, "noise"), read_sounds(corpus, "rir")
+        result = train(spec, splits.train, splits.dev, noises, folder, None, progress, rooms)
+        curve = {
+            "seed": seed,
+            "spec": spec.model_dump(mode="json"),
+            "code_commit": code_commit(),
+            "best_epoch": result.best_epoch,
+            "epochs": [vars(epoch) for epoch in result.epochs],
+        }
+        write_atomically(folder / CURVE, json.dumps(curve, indent=1).encode())
+        (folder / STATE).unlink(missing_ok=True)
+    return folder
