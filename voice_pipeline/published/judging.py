@@ -24,7 +24,7 @@ from voice_pipeline.store.blobs import write_atomically
 from voice_pipeline.store.store import Store
 
 if TYPE_CHECKING:
-    from voice_pipeline.speech.recogniser import OnnxRecogniser
+    from voice_pipeline.speech.recogniser import OnnxRecogniser, TorchRecogniser
     from voice_pipeline.training.data import Utterances
 
 RESULT = "result.json"
@@ -176,7 +176,7 @@ def _judge(store: Store, folder: Path, splits: Splits, method: str) -> SeedResul
     )
 
 
-def _report(store: Store, recogniser: OnnxRecogniser, splits: Splits) -> EvaluationReport:
+def _report(store: Store, recogniser: OnnxRecogniser | TorchRecogniser, splits: Splits) -> EvaluationReport:
     subject = Subject(CORPUS, INT8, f"{CORPUS}-test", splits.version)
     return evaluate(recogniser, _test_clips(splits.test), subject, store.now())
 

@@ -1,12 +1,13 @@
 """How fast and in how much memory the recipe trains here, in a process of its own.
 
-`python -m voice_pipeline.published.throughput CORPUS COPIES EPOCHS PARAMETERS` prints one JSON line. COPIES repeats every
-training recording that often, each under a speaker and an id of its own: the same data, so many times as much.
+`python -m voice_pipeline.published.throughput CORPUS COPIES EPOCHS PARAMETERS` prints one JSON line. COPIES repeats
+every training recording that often, each under a speaker and an id of its own: the same data, so many times as much.
 PARAMETERS are the hyperparameters as JSON; of the run they plan only the first EPOCHS are trained.
 """
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import subprocess
 import sys
@@ -73,10 +74,8 @@ def main(arguments: list[str]) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         spec, noises = spec_of(splits, hyperparameters, 1), read_sounds(corpus, "noise")
-        try:
+        with contextlib.suppress(_EnoughError):
             train(spec, splits.train, splits.dev, noises, Path(folder), None, count, read_sounds(corpus, "rir"))
-        except _EnoughError:
-            pass
     result = Throughput(
         audio_s_per_s=max(report.audio_s_per_s for report in seen),
         peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,

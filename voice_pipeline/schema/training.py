@@ -22,8 +22,8 @@ class Preset(StrEnum):
 
 class Hyperparameters(Record):
     """What the trainer may turn. `max_epochs` bounds the run; augmentation shares are probabilities; `masks` is how
-    often a band of bins and a stretch of frames are masked. From `consistency_from` of the run on, every example is seen
-    in two views whose disagreement is weighed by `consistency`; that doubles the cost of an epoch.
+    often a band of bins and a stretch of frames are masked. From `consistency_from` of the run on, every example is
+    seen in two views whose disagreement is weighed by `consistency`; that doubles the cost of an epoch.
     """
 
     preset: Preset = Preset.TINY

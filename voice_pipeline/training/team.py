@@ -105,6 +105,6 @@ class SharedBatchNorm(nn.BatchNorm2d):
             momentum = self.momentum or 0.0
             self.running_mean.lerp_(mean, momentum)  # type: ignore[union-attr]
             self.running_var.lerp_(variance * count / (count - 1), momentum)  # type: ignore[union-attr]
-            self.num_batches_tracked += 1  # type: ignore[operator]
+            self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
         scale = self.weight * torch.rsqrt(variance + self.eps)
         return (centred * scale[None, :, None, None] + self.bias[None, :, None, None]).to(x.dtype)
