@@ -2,9 +2,10 @@
 
 A logistic regression whose main input is the network's own answer to that question: CTC gives the text it heard a
 probability (`PosteriorStats.log_likelihood`), and its log-odds, scaled and shifted, are Platt scaling of it (Platt,
-1999; Guo et al., 2017, on why the raw value of a network is over-confident). Everything else can only correct that
-under an L2 prior whose strength is chosen on held-out speakers (`training.confidence`): other posterior statistics,
-words that nobody said in training, and the clip's acoustic features of the feature service `clip_features_v1`, by name.
+1999; Guo et al., 2017, on why the raw value of a network is over-confident). A normal prior is centred on taking that
+probability at its word; how far the fit may depart from it (scale, shift, other posterior statistics, and the clip's
+acoustic features of the feature service `clip_features_v1`, by name) is chosen on held-out speakers
+(`training.confidence_fit`). Words that nobody said in training count freely.
 
 The same numbers come out wherever they are computed: in the fit (features from the point-in-time training frame), on
 the device (from `speech.measures.measure`, the function that fills the feature view) and in triage (features read
@@ -28,15 +29,14 @@ from voice_pipeline.speech.errors import ModelFileError
 from voice_pipeline.speech.measures import AcousticMeasures
 from voice_pipeline.speech.normalise import plain
 
-FREE_INPUTS: tuple[str, ...] = ("log_odds", "unknown_words")
-"""Inputs that the prior hardly touches: the posterior's own word, and words that were never heard."""
+LOG_ODDS, UNKNOWN_WORDS = "log_odds", "unknown_words"
 POSTERIOR_INPUTS: tuple[str, ...] = (
     *("mean_best", "min_best", "mean_word", "min_word", "mean_margin", "mean_entropy", "character_entropy"),
     *("blank_share", "log_words", "characters_per_s"),
 )
 FEATURE_INPUTS: tuple[str, ...] = ("snr_db", "loudness_dbfs", "clipping", "spectral_tilt", "band_low", "band_high")
 """Names of the feature service."""
-INPUT_NAMES: tuple[str, ...] = (*FREE_INPUTS, *POSTERIOR_INPUTS, *FEATURE_INPUTS)
+INPUT_NAMES: tuple[str, ...] = (LOG_ODDS, UNKNOWN_WORDS, *POSTERIOR_INPUTS, *FEATURE_INPUTS)
 """All inputs, in the order in which models are fitted; a model of an older bundle may have fewer or another order."""
 FEATURES: tuple[str, ...] = tuple(field.name for field in fields(AcousticMeasures))
 """Features of the service that inputs are made from."""
@@ -69,9 +69,9 @@ def inputs(
     found = {name: posteriors[name] for name in POSTERIOR_INPUTS if name in posteriors}
     found |= {name: known[name] for name in FEATURE_INPUTS if name in known}
     strange = [word for word in plain(text).split() if vocabulary and word not in vocabulary]
-    found["unknown_words"] = float(np.log1p(len(strange)))
+    found[UNKNOWN_WORDS] = float(np.log1p(len(strange)))
     if "log_likelihood" in posteriors:
-        found["log_odds"] = _log_odds(posteriors["log_likelihood"])
+        found[LOG_ODDS] = _log_odds(posteriors["log_likelihood"])
     if "words" in posteriors:
         found["log_words"] = float(np.log1p(posteriors["words"]))
     if "characters" in posteriors and "duration_s" in known:
@@ -137,7 +137,8 @@ class ConfidenceModel:
         Args:
             x: inputs, shape (n, len(INPUT_NAMES)).
             right: (n,), whether each text was entirely right.
-            penalty: of the squared standardised weights, except those of `FREE_INPUTS` (`FREE_PENALTY`).
+            penalty: of the squared departures from the network's own probability: of the scale and shift of its
+                log-odds and of the standardised weights, except that of unknown words (`FREE_PENALTY`).
             importance: (n,), how much each clip counts, > 0; all count 1 where None.
             vocabulary, feature_service: kept in the model.
 
@@ -153,8 +154,11 @@ class ConfidenceModel:
         scale = np.maximum(np.sqrt(np.average((x - mean) ** 2, axis=0, weights=counts)), 1e-6)
         hits, misses = float(counts[right].sum()), float(counts[~right].sum())
         targets = np.where(right, (hits + 1) / (hits + 2), 1 / (misses + 2))
-        prior = np.array([FREE_PENALTY if name in FREE_INPUTS else penalty for name in INPUT_NAMES])
-        *weights, bias = _newton((x - mean) / scale, targets, counts, prior).tolist()
+        own = INPUT_NAMES.index(LOG_ODDS)
+        centre, ridge = np.zeros(len(INPUT_NAMES) + 1), np.full(len(INPUT_NAMES) + 1, penalty)
+        centre[own], centre[-1] = scale[own], mean[own]
+        ridge[INPUT_NAMES.index(UNKNOWN_WORDS)] = FREE_PENALTY
+        *weights, bias = _newton((x - mean) / scale, targets, counts, centre, ridge).tolist()
         return cls(
             names=INPUT_NAMES,
             mean=tuple(mean.tolist()),
@@ -198,15 +202,15 @@ def _newton(
     standard: NDArray[np.float64],
     targets: NDArray[np.float64],
     counts: NDArray[np.float64],
-    prior: NDArray[np.float64],
+    centre: NDArray[np.float64],
+    ridge: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Weights and bias (last) of the penalised logistic regression."""
+    """Weights and bias (last) of the logistic regression whose squared distance from `centre` costs `ridge`."""
     design = np.column_stack([standard, np.ones(len(standard))])
-    ridge = np.append(prior, 1e-6)
-    solution = np.zeros(design.shape[1])
+    solution = centre.copy()
     for _ in range(NEWTON_STEPS):
         probability = _sigmoid(design @ solution)
-        gradient = design.T @ (counts * (probability - targets)) + ridge * solution
+        gradient = design.T @ (counts * (probability - targets)) + ridge * (solution - centre)
         hessian = (design.T * (counts * probability * (1 - probability))) @ design + np.diag(ridge)
         step = np.linalg.solve(hessian, gradient)
         longest = float(np.abs(step).max())

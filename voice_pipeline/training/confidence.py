@@ -6,9 +6,9 @@ Acoustic features of a clip heard as recorded are those of the feature service, 
 training frame; of a clip played with added noise or at another speed they are measured on what was played, by the
 function that also fills the feature view. `feature_skew` tells how far frame and recogniser disagree about a recording.
 
-The strength of the prior is chosen by log loss on held-out speakers. The judgement is out of fold by speaker, the
-strength chosen again inside each fold (nested), and on clips heard as recorded. Test speakers decide nothing:
-`judge_on_suite` hears them once everything is fixed.
+The strength of the prior is chosen by log loss on held-out speakers (`confidence_fit`). The judgement is out of fold by
+speaker, the strength chosen again inside each fold (nested), and on clips heard as recorded. Test speakers decide
+nothing: `judge_on_suite` hears them once everything is fixed.
 """
 
 from __future__ import annotations
@@ -165,14 +165,21 @@ def judge_on_suite(store: Store, model_version: str, suite: EvalSuite, variant: 
 
 
 def known_words(store: Store, dataset_version: str) -> tuple[str, ...]:
-    """Words that at least `KNOWN_SPEAKERS` training speakers said, sorted; of very many those that most people said."""
+    """The vocabulary of a dataset version's train split."""
+    rows = manifest_rows(store, dataset_version)
+    return shared_vocabulary((row.speaker, row.text) for row in rows if row.split == Split.TRAIN)
+
+
+def shared_vocabulary(said: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """Words that at least `KNOWN_SPEAKERS` of (speaker, text) pairs said, sorted; of very many those that most people
+    said.
+    """
     from voice_pipeline.speech.normalise import plain
 
     speakers: defaultdict[str, set[str]] = defaultdict(set)
-    for row in manifest_rows(store, dataset_version):
-        if row.split == Split.TRAIN:
-            for word in plain(row.text).split():
-                speakers[word].add(row.speaker)
+    for speaker, text in said:
+        for word in plain(text).split():
+            speakers[word].add(speaker)
     shared = sorted((-len(people), word) for word, people in speakers.items() if len(people) >= KNOWN_SPEAKERS)
     return tuple(sorted(word for _, word in shared[:MOST_WORDS]))
 

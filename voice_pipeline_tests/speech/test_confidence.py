@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from voice_pipeline.speech.confidence import (
     FEATURE_INPUTS,
     FEATURES,
-    FREE_INPUTS,
     INPUT_NAMES,
+    LOG_ODDS,
+    UNKNOWN_WORDS,
     ConfidenceModel,
     inputs,
     scalars,
@@ -95,9 +96,12 @@ def test_confidence_is_calibrated_on_clips_it_was_not_fitted_to() -> None:
 
 
 def test_a_strong_prior_leaves_only_the_networks_own_word() -> None:
-    weights = dict(zip(INPUT_NAMES, ConfidenceModel.fit(*drawn(300), penalty=1e6).weights, strict=True))
-    assert abs(weights["log_odds"]) > 0.5
-    assert max(abs(weights[name]) for name in INPUT_NAMES if name not in FREE_INPUTS) < 1e-3
+    x, right = drawn(300)
+    x[:, INPUT_NAMES.index(UNKNOWN_WORDS)] = 0.0
+    taken_at_its_word = 1 / (1 + np.exp(-x[:, INPUT_NAMES.index(LOG_ODDS)]))
+    assert ConfidenceModel.fit(x, right, penalty=1e7).probabilities(x) == pytest.approx(taken_at_its_word, abs=1e-3)
+    freely = ConfidenceModel.fit(x, right, penalty=1e-3).probabilities(x)
+    assert np.abs(freely - taken_at_its_word).max() > 0.1, "the slope of these answers is two"
 
 
 def test_what_counts_twice_is_as_if_it_were_there_twice() -> None:
@@ -111,7 +115,7 @@ def test_what_counts_twice_is_as_if_it_were_there_twice() -> None:
 @pytest.mark.parametrize("right", [True, False])
 def test_answers_all_alike_still_give_a_model(right: bool) -> None:
     x, _ = drawn(20)
-    sure = ConfidenceModel.fit(x, np.full(20, right)).probabilities(x[:1])[0]
+    sure = ConfidenceModel.fit(x, np.full(20, right), 0.3).probabilities(x[:1])[0]
     assert 0 < sure < 1
     assert (sure > 0.5) == right
 

@@ -107,7 +107,7 @@ def test_one_class_alone_still_gives_figures(right: bool) -> None:
     calibration = judged([replace(clip, right=right) for clip in clips(70, signal=1.0)])
     assert calibration.auc == 0.5
     assert calibration.right_share == float(right)
-    assert calibration.sweep_calibration_error < 0.1
+    assert abs(calibration.mean_confidence - right) < 0.3, "ten clips allow no more certainty"
 
 
 def test_one_speaker_alone_is_judged_in_sample() -> None:
