@@ -300,7 +300,7 @@ def test_code_that_no_commit_names_is_told_apart_by_its_sources(tmp_path: Path) 
     assert code_commit(tmp_path) not in seen
 
 
-def test_another_noise_is_another_model(store: Store) -> None:
+def test_another_noise_or_room_is_another_model(store: Store) -> None:
     policy = policy_of(store)
     add_dataset(store, 1, clips=30)
     (first,) = act(store, policy)
@@ -308,8 +308,8 @@ def test_another_noise_is_another_model(store: Store) -> None:
     again = RetrainDecision(cause=first.cause, approved=True, reason="again", at=store.now())
     second = plan(store, policy, again)
     assert second.model_version != first.model_version
-    add_noise(store, "room", kind="rir")  # training mixes no rooms in
-    assert plan(store, policy, again) == second
+    add_noise(store, "room", kind="rir")  # rooms are put around speech
+    assert plan(store, policy, again).model_version not in (first.model_version, second.model_version)
 
 
 def test_a_spec_from_before_noises_and_decoders_were_kept_has_the_digest_it_had() -> None:

@@ -17,7 +17,7 @@ from voice_pipeline.training.errors import (
     DivergedError,
     NoTrainingDataError,
 )
-from voice_pipeline.training.trainer import EpochReport, train
+from voice_pipeline.training.trainer import EpochReport, disagreement, train
 from voice_pipeline_tests.training.speech_made_of_tones import language, say, spec_of
 
 TRAIN, DEV = language(32), language(8, seed=1)
@@ -129,3 +129,34 @@ def test_patience_ends_a_run_that_no_longer_improves(tmp_path: Path) -> None:
 def test_a_loss_that_is_no_number_ends_the_run(reference: tuple[Path, str], tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match="learning_rate"):
         train(spec_of(learning_rate=1e30, warmup_fraction=0.0), TRAIN, DEV, [], tmp_path)
+
+
+def test_views_of_one_example_are_pulled_together(tmp_path: Path) -> None:
+    plain = train(spec_of(max_epochs=4, masks=2), TRAIN, DEV, [], tmp_path / "plain")
+    compared = spec_of(max_epochs=4, masks=2, consistency=0.5, consistency_from=0.5)
+    paired = train(compared, TRAIN, DEV, [], tmp_path / "paired")
+    assert [e.loss for e in paired.epochs[:2]] == [e.loss for e in plain.epochs[:2]]  # one view until half of the run
+    assert paired.sha256 != plain.sha256
+    assert paired.epochs[-1].loss < paired.epochs[0].loss
+
+
+def test_disagreement_is_that_of_the_real_frames_and_none_between_equal_views() -> None:
+    torch.manual_seed(0)
+    first, second = torch.randn(2, 3, 7, 5).log_softmax(-1)
+    steps = torch.tensor([7, 3, 1, 7, 3, 1])
+    by_hand = sum(
+        torch.nn.functional.kl_div(a[row, :length], b[row, :length], reduction="sum", log_target=True)
+        for a, b in ((first, second), (second, first))
+        for row, length in enumerate([7, 3, 1])
+    )
+    assert float(disagreement(torch.cat([first, second]), steps)) == pytest.approx(float(by_hand), rel=1e-5)
+    assert float(disagreement(torch.cat([first, first]), steps)) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_the_other_view_is_held_fixed() -> None:
+    first = torch.randn(1, 4, 5, requires_grad=True)
+    views = torch.cat([first.log_softmax(-1), torch.zeros(1, 4, 5).log_softmax(-1)])
+    disagreement(views, torch.tensor([4, 4])).backward()
+    assert first.grad is not None
+    expected = first.detach().softmax(-1) - 0.2  # of the divergence from a fixed uniform target alone
+    assert torch.allclose(first.grad, expected, atol=1e-5)

@@ -20,7 +20,8 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     trainer.uses_bfloat16 = lambda device: False
     team = Team.join()
-    result = trainer.train(spec_of(dropout=0.0, max_epochs=3, learning_rate=5e-4), language(30), language(8, seed=1), [], folder)
+    spec = spec_of(dropout=0.0, max_epochs=3, learning_rate=5e-4)
+    result = trainer.train(spec, language(30), language(8, seed=1), [], folder)
     if team.leads:
         sys.stdout.write(json.dumps([[epoch.loss, epoch.dev_wer] for epoch in result.epochs]) + "\n")
     team.leave()
