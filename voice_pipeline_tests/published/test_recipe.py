@@ -1,0 +1,64 @@
+"""A seed is trained once, judged once, and what is told is what was heard; the benchmark's process tells the truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from voice_pipeline.published.corpus import PublishedError
+from voice_pipeline.published.judging import RESULT, SeedResult, judge_seed
+from voice_pipeline.published.recipe import train_seed
+from voice_pipeline.published.table import as_markdown, compare
+from voice_pipeline.published.throughput import measure_throughput
+from voice_pipeline.schema.decoding import Decoding
+from voice_pipeline.schema.training import Hyperparameters, Preset
+from voice_pipeline.store.store import Store
+
+QUICK = Hyperparameters(preset=Preset.MICRO, max_epochs=3, batch_size=4, learning_rate=6e-3, ema_decay=0.9)
+
+
+@pytest.fixture
+def trained(store: Store, spoken_corpus: Path) -> Path:
+    return train_seed(store, spoken_corpus, 1, QUICK)
+
+
+def test_a_trained_seed_is_not_trained_again(store: Store, spoken_corpus: Path, trained: Path) -> None:
+    epochs: list[object] = []
+    assert train_seed(store, spoken_corpus, 1, QUICK, epochs.append) == trained
+    assert epochs == []
+    assert train_seed(store, spoken_corpus, 2, QUICK, epochs.append) != trained
+    assert len(epochs) == 3
+
+
+def test_a_judged_seed_tells_what_was_heard(store: Store, spoken_corpus: Path, trained: Path) -> None:
+    result = judge_seed(store, spoken_corpus, trained, Decoding())
+    assert result.seed == 1
+    assert result.epochs == 3
+    assert result.int8_bytes == (trained / "int8" / "model.onnx").stat().st_size
+    for interval in (result.wer_float_greedy, result.wer_int8_greedy, result.wer_int8_lm):
+        assert 0 <= interval.low <= interval.value <= interval.high
+    assert result.confidence["wer"] == pytest.approx(result.wer_int8_lm.value)
+    assert 0 <= result.confidence_ece <= 1
+    before = (trained / RESULT).stat().st_mtime_ns
+    assert judge_seed(store, spoken_corpus, trained, Decoding()) == result
+    assert (trained / RESULT).stat().st_mtime_ns == before
+    table = as_markdown([result, result])
+    assert table.count("\n| 1 | ") == 2
+    assert f"**{result.wer_int8_greedy.value:.1%}**" in table.splitlines()[-1]
+    assert SeedResult.model_validate_json(result.model_dump_json()) == result
+
+
+def test_no_seed_is_refused(store: Store, spoken_corpus: Path) -> None:
+    with pytest.raises(PublishedError, match="at least one"):
+        compare(store, spoken_corpus, ())
+
+
+def test_the_benchmarks_process_trains_what_it_is_told(spoken_corpus: Path, tmp_path: Path) -> None:
+    once, thrice = (measure_throughput(spoken_corpus, copies, 1, QUICK) for copies in (1, 3))
+    assert thrice.audio_s == pytest.approx(3 * once.audio_s)
+    assert once.epochs == 1
+    assert once.audio_s_per_s > 0
+    assert once.peak_mb > 100
+    with pytest.raises(PublishedError, match=r"manifest\.jsonl"):
+        measure_throughput(tmp_path, 1, 1, QUICK)
