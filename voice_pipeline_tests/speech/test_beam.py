@@ -101,6 +101,7 @@ def path_of(text: str) -> list[int]:
     return [letter for index in WORDS.encode(text) for letter in (index, 0)]
 
 
+@settings(deadline=None)
 @given(st.lists(st.text("abcr'", min_size=1, max_size=4), max_size=4).map(" ".join), st.integers(0, 3))
 def test_without_a_language_model_sure_posteriors_decode_as_greedily(text: str, silence: int) -> None:
     log_probs = spelt([0] * (silence + 1) + path_of(text))
@@ -138,6 +139,7 @@ def test_silence_stays_silent_under_any_language_model() -> None:
     assert BeamSearch(Lexicon(NAMES, WORDS), BeamSettings(1.5, 1.0, 0)).text(log_probs) == ""
 
 
+@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40))
 def test_long_pauses_cost_nothing_and_change_nothing(before: int, between: int) -> None:
     a, b = path_of("mary"), path_of("mary")

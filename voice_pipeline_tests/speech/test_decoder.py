@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from voice_pipeline.speech.beam import BeamSettings
@@ -32,6 +32,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@settings(deadline=None)
 @given(
     st.builds(
         BeamSettings,
@@ -41,8 +42,8 @@ def folder(tmp_path: Path) -> Path:
         beam_width=st.integers(1, 1000),
     )
 )
-def test_a_decoder_comes_back_from_json_exactly(settings: BeamSettings) -> None:
-    decoder = Decoder.over(MODEL, settings)
+def test_a_decoder_comes_back_from_json_exactly(chosen: BeamSettings) -> None:
+    decoder = Decoder.over(MODEL, chosen)
     assert Decoder.from_json(decoder.to_json()) == decoder
 
 

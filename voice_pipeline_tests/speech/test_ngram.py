@@ -8,7 +8,7 @@ from collections import Counter
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from voice_pipeline.speech.errors import ArpaError
@@ -45,6 +45,7 @@ def zipfian(count: int, seed: int = 3) -> list[str]:
     return [" ".join(drawn.choices(words, [1 / (n + 1) for n in range(60)], k=6)) for _ in range(count)]
 
 
+@settings(deadline=None)
 @given(with_words, st.integers(1, 3))
 def test_the_probabilities_after_every_context_add_up_to_one(texts: list[str], order: int) -> None:
     model = estimate(texts, order)
@@ -90,6 +91,7 @@ def test_lower_orders_count_contexts_not_occurrences() -> None:
     assert model.log10(("san",), "francisco") > model.log10(("san",), "dog")
 
 
+@settings(deadline=None)
 @given(with_words, st.integers(1, 3))
 def test_a_model_and_its_file_are_the_same(texts: list[str], order: int) -> None:
     model = estimate(texts, order)
@@ -139,6 +141,7 @@ def test_a_damaged_file_is_refused_with_what_is_wrong(old: str, new: str, said: 
         NGram.from_arpa(KENLM.replace(old, new, 1))
 
 
+@settings(deadline=None)
 @given(st.integers(0, len(KENLM) - 8))
 def test_a_file_cut_anywhere_is_refused(length: int) -> None:
     with pytest.raises(ArpaError):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
@@ -83,6 +83,7 @@ def test_of_equal_weights_those_before_stay() -> None:
     assert (beam.lm_weight, beam.word_bonus, beam.unknown_penalty) == (0.4, 1.0, 4.0)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from("xyz"), st.lists(st.sampled_from("abcd"), max_size=4).map(" ".join))),
     st.integers(1, 3),
