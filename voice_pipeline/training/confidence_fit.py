@@ -102,7 +102,8 @@ def _speaker_losses(
 ) -> NDArray[np.float64]:
     """Log loss summed over the clips of each speaker."""
     likely = np.where(right, confidences, 1 - confidences)
-    return np.bincount(speakers, weights=-importance * np.log(np.maximum(likely, 1e-12)))
+    losses = -importance * np.log(np.maximum(likely, 1e-12))
+    return np.bincount(speakers, weights=losses).astype(np.float64)
 
 
 def _no_worse(differences: NDArray[np.float64]) -> bool:
