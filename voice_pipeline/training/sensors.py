@@ -1,4 +1,4 @@
-"""Shell: fires training when the policy decides so, and mirrors the ledger's champion and challenger into MLflow."""
+"""Shell: fires training when the policy decides so, and mirrors the ledger into MLflow's aliases."""
 
 from collections.abc import Iterator
 
@@ -22,7 +22,8 @@ from voice_pipeline.schema.canonical import digest
 from voice_pipeline.store.store import Store
 from voice_pipeline.training.decisions import decide
 from voice_pipeline.training.planning import Plan, act, read_policy
-from voice_pipeline.training.tracking import mirror_aliases, standing
+from voice_pipeline.training.registry import MIRROR_HOURS, standing
+from voice_pipeline.training.stages import mirror
 
 training_job = define_asset_job(
     "training_job",
@@ -42,10 +43,9 @@ training_job = define_asset_job(
 )
 
 
-@op(description="Set the MLflow aliases champion and challenger to what the ledger says.")
+@op(description="Set MLflow's champion, challenger and shadow to what the ledger says; log what MLflow missed.")
 def mirror_registry(context: OpExecutionContext, store: ResourceParam[Store]) -> None:
-    now = mirror_aliases(store)
-    context.log.info(f"champion {now.champion}, challenger {now.challenger}")
+    context.log.info(mirror(store))
 
 
 @job(description="Mirror the release states into the MLflow registry.")
@@ -87,15 +87,15 @@ def _tags(plan: Plan) -> dict[str, str]:
     job=registry_job,
     minimum_interval_seconds=30,
     default_status=DefaultSensorStatus.RUNNING,
-    description="A change of the live or the coming release is mirrored into MLflow's aliases.",
+    description="A change of the live, coming or shadow release is mirrored into MLflow; again every 3 h.",
 )
 def registry_sensor(context: SensorEvaluationContext, store: ResourceParam[Store]) -> Iterator[RunRequest | SkipReason]:
     now = standing(store)
-    if now.champion is None and now.challenger is None:
+    if now.since == 0:
         yield SkipReason("no release yet")
     else:
-        key = digest({"champion": now.champion, "challenger": now.challenger, "since": now.since})
-        yield RunRequest(run_key=key)
+        again = int(store.now().timestamp() // (MIRROR_HOURS * 3600))
+        yield RunRequest(run_key=digest({**now.aliases, "since": now.since, "again": again}))
 
 
 sensors = [retrain_decision_sensor, registry_sensor]

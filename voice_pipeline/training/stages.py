@@ -16,21 +16,24 @@ from sqlalchemy import select, update
 
 from voice_pipeline.evaluation.artifacts import CONFIDENCE, FLOAT, checkpoint_folder, report_for
 from voice_pipeline.evaluation.suites import current_suite
-from voice_pipeline.schema.training import EvaluationReport
 from voice_pipeline.speech.recogniser import CONFIG, TOKENIZER, WEIGHTS
+from voice_pipeline.stats.confidence import ConfidenceJudgement
 from voice_pipeline.store.blobs import write_atomically
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import models
-from voice_pipeline.training.card import write_card
+from voice_pipeline.training.assessment import Assessment, assess, write_charts
+from voice_pipeline.training.card import MARKDOWN, write_card
 from voice_pipeline.training.charts import learning_curve_png
-from voice_pipeline.training.confidence import Calibration, fit_confidence, read_calibration
+from voice_pipeline.training.confidence import CalibratedModel, fit_confidence, judge_on_suite, read_calibration
 from voice_pipeline.training.language_model import Tuned, fit_language_model
 from voice_pipeline.training.plan_errors import NotTrainedError
-from voice_pipeline.training.planning import TRAINED, Plan, find_plan
+from voice_pipeline.training.planning import TRAINED, Plan, find_plan, read_policy
 from voice_pipeline.training.presentation import training_figures
-from voice_pipeline.training.tracking import log_evaluation, log_training, register
+from voice_pipeline.training.registry import mirror_aliases, mirror_bundles, register, told, unregistered
+from voice_pipeline.training.tracking import log_confidence, log_evaluation, log_training
 
 CURVE = "learning_curve.png"
+PROGRESS = "progress.jsonl"
 
 
 @dataclass(frozen=True)
@@ -59,9 +62,42 @@ def train_model(store: Store, model_version: str) -> TrainedModel:
     path = store.settings.models / model_version / CURVE
     write_atomically(path, curve)
     _keep_figures(store, model_version, epochs)
-    files = [path, *(checkpoint_folder(store, model_version) / name for name in (WEIGHTS, CONFIG, TOKENIZER))]
-    run_id = log_training(store, model_version, plan.spec, epochs, files)
-    return TrainedModel(plan, tuple(epochs), curve, run_id)
+    with told(store, f"training of {model_version}"):
+        log_model(store, plan)
+    return TrainedModel(plan, tuple(epochs), curve, mlflow_run_id(store, model_version) or "none yet")
+
+
+def log_model(store: Store, plan: Plan) -> str:
+    """Tell MLflow of a trained model: spec, curves, checkpoint; returns the run id."""
+    workdir, folder = store.settings.models / plan.model_version, checkpoint_folder(store, plan.model_version)
+    files = [workdir / CURVE, workdir / PROGRESS, *(folder / name for name in (WEIGHTS, CONFIG, TOKENIZER))]
+    return log_training(store, plan.model_version, plan.spec, read_epochs(store, plan.model_version), files)
+
+
+def mlflow_run_id(store: Store, model_version: str) -> str | None:
+    """MLflow's run of a model, or None where it was not told yet."""
+    found = store.database.scalar(select(models.c.mlflow_run_id).where(models.c.model_version == model_version))
+    return str(found) if found else None
+
+
+def mirror(store: Store) -> str:
+    """Set MLflow's aliases, and tell it what it missed while it was down; returns one line. What breaks is an alert."""
+    lines: list[str] = []
+    with told(store, "the release states"):
+        lines.append(str(mirror_aliases(store)))
+    if not lines:
+        return "MLflow does not answer"
+    with told(store, "models that it missed"):
+        waiting = select(models.c.model_version).where(models.c.state == TRAINED, models.c.mlflow_run_id.is_(None))
+        for model_version in [row["model_version"] for row in store.database.rows(waiting)]:
+            log_model(store, find_plan(store, model_version))
+            lines.append(f"logged {model_version}")
+    with told(store, "model cards that it missed"):
+        for card in unregistered(store, sorted(store.settings.models.glob(f"*/{MARKDOWN}"))):
+            lines.append(f"{card.parent.name} is version {register(store, card.parent.name, card)}")
+    with told(store, "signed bundles"):
+        lines += [f"bundle of {name}" for name in mirror_bundles(store)]
+    return "; ".join(lines)
 
 
 def choose_decoder(store: Store, model_version: str) -> Tuned:
@@ -70,28 +106,52 @@ def choose_decoder(store: Store, model_version: str) -> Tuned:
     return fit_language_model(store, model_version, plan.spec.dataset_version, plan.spec.decoding)
 
 
-def calibrate_model(store: Store, model_version: str) -> Calibration:
-    """Fit the confidence model of a trained model. Raises `NotTrainedError`, `NothingToFitError`."""
-    plan = trained(store, model_version)
-    return fit_confidence(store, model_version, plan.spec.dataset_version)
+def calibrate_model(store: Store, model_version: str) -> CalibratedModel:
+    """Fit the confidence model of a trained model and log it.
+
+    Raises:
+        NotTrainedError, NothingToFitError: there is no network, or no clip to fit on.
+        MissingFrameError: the dataset version's training frame is missing or changed.
+    """
+    spec = trained(store, model_version).spec
+    made = fit_confidence(store, model_version, spec.dataset_version, spec.feature_schema_version)
+    with told(store, f"confidence of {model_version}"):
+        log_confidence(store, model_version, made.calibration, made.files)
+    return made
 
 
-def evaluate_model(store: Store, model_version: str) -> EvaluationReport:
+def judge_calibration(store: Store, model_version: str) -> ConfidenceJudgement:
+    """The fitted confidence on the newest frozen suite, whose speakers it was not fitted on."""
+    trained(store, model_version)
+    return judge_on_suite(store, model_version, current_suite(store))
+
+
+def evaluate_model(store: Store, model_version: str) -> Assessment:
     """The float model on the newest frozen suite: stored report if it is of these weights, else heard now."""
     trained(store, model_version)
-    report = report_for(store, model_version, FLOAT, current_suite(store))
-    log_evaluation(store, report)
-    return report
+    assessment = _assess(store, model_version)
+    charts = write_charts(store, assessment)
+    with told(store, f"evaluation of {model_version}"):
+        log_evaluation(store, assessment.report, charts)
+    return assessment
 
 
 def describe_model(store: Store, model_version: str) -> Path:
     """Write the model card and register the model in MLflow; returns the Markdown card."""
     plan = trained(store, model_version)
-    report = report_for(store, model_version, FLOAT, current_suite(store))
+    assessment = _assess(store, model_version)
+    write_charts(store, assessment)
     calibration = read_calibration(checkpoint_folder(store, model_version))
-    card = write_card(store, plan, report, calibration)
-    register(store, model_version, card)
+    card = write_card(store, plan, assessment, calibration)
+    with told(store, f"registration of {model_version}"):
+        register(store, model_version, card)
     return card
+
+
+def _assess(store: Store, model_version: str) -> Assessment:
+    suite = current_suite(store)
+    report = report_for(store, model_version, FLOAT, suite)
+    return assess(store, report, suite, read_policy(store).alarms.slice_minimum)
 
 
 def trained(store: Store, model_version: str) -> Plan:
@@ -111,7 +171,7 @@ def confidence_sha256(store: Store, model_version: str) -> str | None:
 
 def read_epochs(store: Store, model_version: str) -> list[dict[str, Any]]:
     """The epochs that the worker reported, in order; of one that was reported twice (after a crash) the later line."""
-    path = store.settings.models / model_version / "progress.jsonl"
+    path = store.settings.models / model_version / PROGRESS
     if not path.exists():
         return []
     by_epoch: dict[int, dict[str, Any]] = {}

@@ -1,15 +1,16 @@
-"""What MLflow is told: parameters, curves, artifacts, dataset, commit; and which version is champion, which challenger.
+"""What MLflow is told of a model: parameters, curves, dataset with its md5, code, environment, owner, every artifact.
 
 MLflow is a mirror, never the source: what counts is the catalogue and the ledger. Every function is safe to repeat: a
-model has one run and one registry version, found again by its tag. https://mlflow.org/docs/latest/ml/model-registry/
+model has one run, found again by its tag. https://mlflow.org/docs/latest/ml/tracking/
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,41 +18,27 @@ from sqlalchemy import select, update
 
 from voice_pipeline.schema.training import EvaluationReport, SliceResult, TrainingSpec
 from voice_pipeline.settings import QUIET
-from voice_pipeline.store.releases import in_progress, live, release_views
+from voice_pipeline.stats.confidence import ConfidenceJudgement
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import dataset_versions, models
+from voice_pipeline.training.checkpoints import CHECKPOINT
+from voice_pipeline.training.environment import environment
+from voice_pipeline.training.provenance import UNKNOWN
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 EXPERIMENT = "voice_pipeline"
-REGISTERED_MODEL = "dictation"
-CHAMPION, CHALLENGER = "champion", "challenger"
 TAG = "model_version"
-
-
-@dataclass(frozen=True)
-class Standing:
-    """Which model is live and which one is on its way, by the ledger; None where there is none.
-
-    `since` is the ledger line that last began or ended either: the same pair at another time is another standing.
-    """
-
-    champion: str | None
-    challenger: str | None
-    since: int
-
-
-def standing(store: Store) -> Standing:
-    """Champion = the release in production; challenger = the newest release that has neither ended nor become live."""
-    champion = live(store)
-    coming = in_progress(store)
-    turns = [view.transitions[-1].seq for view in release_views(store) if view.ended or view is champion]
-    return Standing(
-        champion=champion.model_version if champion else None,
-        challenger=coming[-1].model_version if coming else None,
-        since=max([*turns, *(view.transitions[0].seq for view in coming)], default=0),
-    )
+TRAINING_CONTEXT = "mlflow.data.context"
+PATIENCE = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+}
+"""MLflow's own are 7 tries of 120 s each, ever longer apart."""
+LARGEST_BATCH = 900
+"""Metrics in one call; MLflow takes 1000."""
 
 
 def log_training(
@@ -60,85 +47,67 @@ def log_training(
     """Log spec, curves and files of a trained model; returns the MLflow run id, which the catalogue then keeps."""
     from mlflow.entities import Metric, Param, RunTag
 
-    client = _client(store)
-    run_id = _run_of(store, client, model_version)
+    client = client_of(store)
+    run_id = run_of(store, client, model_version)
     at = int(store.now().timestamp() * 1000)
     logged = {metric.step for metric in client.get_metric_history(run_id, "loss")}
     metrics = [
-        Metric(key, float(row[key]), at, int(row["epoch"]))
+        Metric(key, float(value), at, int(row["epoch"]))
         for row in epochs
-        for key in ("loss", "dev_wer", "seconds", "audio_s_per_s")
-        if row.get(key) is not None and int(row["epoch"]) not in logged
+        for key, value in row.items()
+        if key != "epoch" and isinstance(value, int | float) and int(row["epoch"]) not in logged
     ]
     params = [Param(key, str(value)) for key, value in _parameters(spec).items()]
-    tags = [RunTag(key, value) for key, value in _tags(store, spec).items()]
-    client.log_batch(run_id, metrics=metrics, params=params, tags=tags)
+    where = environment(store.settings.training_processes)
+    tags = [RunTag(key, value) for key, value in {**_tags(store, spec), **_prefixed("env.", where)}.items()]
+    client.log_batch(run_id, params=params, tags=tags)
+    for start in range(0, len(metrics), LARGEST_BATCH):
+        client.log_batch(run_id, metrics=metrics[start : start + LARGEST_BATCH])
+    _log_dataset(store, client, run_id, spec)
+    client.log_dict(run_id, spec.model_dump(mode="json"), "spec.json")
+    client.log_dict(run_id, where, "environment.json")
     for path in artifacts:
-        client.log_artifact(run_id, str(path))
+        client.log_artifact(run_id, str(path), CHECKPOINT if path.parent.name == CHECKPOINT else None)
     with store.database.write() as connection:
         connection.execute(update(models).where(models.c.model_version == model_version).values(mlflow_run_id=run_id))
     return run_id
 
 
-def log_evaluation(store: Store, report: EvaluationReport) -> None:
-    """Log overall and slice WER of one report as metrics named `<variant>/wer/<slice>`."""
+def log_confidence(store: Store, model_version: str, calibration: ConfidenceJudgement, files: Sequence[Path]) -> None:
+    """Log the judgement of a confidence model as metrics named `confidence/<figure>`, and its files as artifacts."""
     from mlflow.entities import Metric
 
-    client = _client(store)
-    run_id = _run_of(store, client, report.model_version)
+    client = client_of(store)
+    run_id = run_of(store, client, model_version)
+    at = int(store.now().timestamp() * 1000)
+    figures = {name: value for name, value in asdict(calibration).items() if isinstance(value, int | float)}
+    client.log_batch(run_id, metrics=[Metric(f"confidence/{name}", value, at, 0) for name, value in figures.items()])
+    for path in files:
+        client.log_artifact(run_id, str(path), "confidence")
+
+
+def log_evaluation(store: Store, report: EvaluationReport, charts: Sequence[Path] = ()) -> None:
+    """Log overall and slice WER of one report as metrics named `<variant>/wer/<slice>`, and its charts as artifacts."""
+    from mlflow.entities import Metric
+
+    client = client_of(store)
+    run_id = run_of(store, client, report.model_version)
     at = int(store.now().timestamp() * 1000)
     figures = {f"{report.variant}/latency_p95_ms": report.latency.p95_ms}
     for part in (report.overall, *report.slices):
         figures |= _slice_figures(report.variant, part)
     client.log_batch(run_id, metrics=[Metric(key, value, at, 0) for key, value in figures.items()])
     client.set_tag(run_id, "suite_digest", report.suite_digest)
+    client.log_dict(run_id, report.model_dump(mode="json"), f"reports/{report.variant}-{report.suite_id}.json")
+    for chart in charts:
+        client.log_artifact(run_id, str(chart), chart.parent.name)  # where the model card's links look for it
 
 
-def register(store: Store, model_version: str, card: Path) -> str:
-    """Put the model and its card into the registry; returns MLflow's version number. A repeat registers nothing new."""
-    from mlflow.exceptions import MlflowException
-
-    client = _client(store)
-    run_id = _run_of(store, client, model_version)
-    client.log_artifact(run_id, str(card))
-    try:
-        client.get_registered_model(REGISTERED_MODEL)
-    except MlflowException:
-        client.create_registered_model(
-            REGISTERED_MODEL, description="On-device dictation, one version a trained model."
-        )
-    found = _registered(client, model_version)
-    if found is None:
-        source = client.get_run(run_id).info.artifact_uri
-        created = client.create_model_version(
-            REGISTERED_MODEL, source=source, run_id=run_id, tags={TAG: model_version}, description=f"See {card.name}."
-        )
-        found = str(created.version)
-    mirror_aliases(store)
-    return found
-
-
-def mirror_aliases(store: Store) -> Standing:
-    """Set the aliases `champion` and `challenger` to what the ledger says, removing those that hold no more."""
-    from mlflow.exceptions import MlflowException
-
-    client = _client(store)
-    now = standing(store)
-    for alias, model_version in ((CHAMPION, now.champion), (CHALLENGER, now.challenger)):
-        version = _registered(client, model_version) if model_version else None
-        if version is not None:
-            client.set_registered_model_alias(REGISTERED_MODEL, alias, version)
-            continue
-        try:
-            client.delete_registered_model_alias(REGISTERED_MODEL, alias)
-        except MlflowException as error:  # nothing is registered yet: nothing to remove
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-    return now
-
-
-def _client(store: Store) -> MlflowClient:
+def client_of(store: Store) -> MlflowClient:
+    """Client of this home's MLflow, embedded or a server by URL; a server that does not answer is given up soon."""
     os.environ.update(QUIET)
+    for name, value in PATIENCE.items():
+        os.environ.setdefault(name, value)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it tells of every table it makes
     from mlflow import MlflowClient
 
@@ -147,7 +116,24 @@ def _client(store: Store) -> MlflowClient:
     return MlflowClient(store.settings.mlflow_tracking_url, registry_uri=store.settings.mlflow_tracking_url)
 
 
-def _run_of(store: Store, client: MlflowClient, model_version: str) -> str:
+def _log_dataset(store: Store, client: MlflowClient, run_id: str, spec: TrainingSpec) -> None:
+    """The dataset version as the run's input; its digest is the DVC md5. A repeat logs nothing new."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    row = store.database.row(select(dataset_versions).where(dataset_versions.c.dataset_version == spec.dataset_version))
+    if row is None:
+        return
+    dataset = Dataset(
+        name=spec.dataset_version,
+        digest=row["dvc_md5"],
+        source_type="dvc",
+        source=json.dumps({"dataset_version": spec.dataset_version, "md5": row["dvc_md5"]}),
+        profile=json.dumps({"clips": row["clips"], "batches": len(row["batches"])}),
+    )
+    client.log_inputs(run_id, datasets=[DatasetInput(dataset, [InputTag(TRAINING_CONTEXT, "training")])])
+
+
+def run_of(store: Store, client: MlflowClient, model_version: str) -> str:
     """The model's run, found by its tag or begun now; it is finished from the start, since training has ended."""
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is None:
@@ -163,11 +149,6 @@ def _run_of(store: Store, client: MlflowClient, model_version: str) -> str:
     return str(run.info.run_id)
 
 
-def _registered(client: MlflowClient, model_version: str) -> str | None:
-    versions = client.search_model_versions(f"name = '{REGISTERED_MODEL}' and tags.{TAG} = '{model_version}'")
-    return str(versions[0].version) if versions else None
-
-
 def _parameters(spec: TrainingSpec) -> dict[str, Any]:
     kept = ("dataset_version", "feature_schema_version", "seed", "parent_model_version")
     return {**{name: getattr(spec, name) for name in kept}, **spec.hyperparameters.model_dump(mode="json")}
@@ -178,12 +159,25 @@ def _tags(store: Store, spec: TrainingSpec) -> dict[str, str]:
         select(dataset_versions.c.dvc_md5).where(dataset_versions.c.dataset_version == spec.dataset_version)
     )
     return {
+        "owner": store.settings.owner,
+        "mlflow.user": store.settings.owner,
         "dataset_version": spec.dataset_version,
         "dvc_md5": str(md5),
+        "feature_service": spec.feature_schema_version,
         "code_commit": spec.code_commit,
+        "code_dirty": dirty_flag(spec.code_commit),
         "lock_digest": spec.lock_digest,
         "spec_digest": spec.digest,
     }
+
+
+def dirty_flag(code_commit: str) -> str:
+    """Whether the code was that of its commit: `true` (it had changes), `false`, `unknown` (no checkout)."""
+    return "unknown" if code_commit.startswith(UNKNOWN) else str("-dirty" in code_commit).lower()
+
+
+def _prefixed(prefix: str, values: Mapping[str, str]) -> dict[str, str]:
+    return {f"{prefix}{name}": value for name, value in values.items()}
 
 
 def _slice_figures(variant: str, part: SliceResult) -> dict[str, float]:
