@@ -24,6 +24,8 @@ from voice_pipeline.store.clock import ManualClock
 from voice_pipeline.store.errors import MissingFeaturesError, MissingFrameError
 from voice_pipeline.store.feast_repo import (
     FEATURE_SERVICE,
+    declared_features,
+    feature_store,
     features_at,
     is_published,
     online_features,
@@ -262,3 +264,11 @@ def test_the_assets_and_their_checks_run(store: Store) -> None:
             ("every_clip_is_measured", "online_equals_offline", "frame_holds_every_clip"), True
         )
     assert store.database.scalar(select(training_frames.c.rows)) == 2 * len(PEOPLE)
+
+
+def test_the_features_read_from_the_definitions_text_are_those_of_the_service(store: Store) -> None:
+    published(store)
+    with feature_store(store) as feast_store:
+        service = feast_store.get_feature_service(FEATURE_SERVICE)
+        served = {field.name: str(field.dtype) for view in service.feature_view_projections for field in view.features}
+    assert declared_features() == served
