@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -131,12 +131,22 @@ def test_plan_weights_confidence_report_and_card_come_out_of_one_run(labelled: S
         for event in result.get_asset_materialization_events()
     }
     assert "data:image/png;base64," in metadata["acoustic_model"]["learning_curve"].value
-    assert "| overall |" in metadata["evaluation_report"]["slices"].value
+    _evaluation_is_shown(metadata["evaluation_report"])
+    assert metadata["model_card"]["card"].value.count("data:image/png;base64,") == 2
     _everything_is_kept(labelled, request.partition_key)
     again = materialize(SHELL, instance=instance, partition_key=request.partition_key, resources={"store": labelled})
     assert again.success
     assert len(_runs(labelled)) == 1
     assert AssetKey("model_card") in {event.asset_key for event in again.get_asset_materialization_events()}
+
+
+def _evaluation_is_shown(metadata: Mapping[str, Any]) -> None:
+    assert "| overall ⚠ |" in metadata["slices"].value  # four clips of two speakers: too little, and said so
+    assert metadata["slices_too_small"].value > 0
+    assert metadata["against_live"].value == "no model is live yet, so there is nothing to compare with."
+    assert metadata["latency_by_device_class"].value.count("| host | host (float), a stand-in") == 4
+    for chart in ("wer_by_slice", "error_mix"):
+        assert "data:image/png;base64," in metadata[chart].value
 
 
 def _everything_is_kept(store: Store, version: str) -> None:
@@ -150,6 +160,7 @@ def _everything_is_kept(store: Store, version: str) -> None:
     card = json.loads((folder / "model_card.json").read_text())
     assert card["data"]["consent_scopes"]["train"] == 24
     assert card["data"]["clips"]["test"] == 4
+    assert (folder / "charts" / "wer_by_slice.png").read_bytes().startswith(b"\x89PNG")
     text = (folder / "model_card.md").read_text()
     assert "speaker-" not in text
     assert "call mary" not in text
