@@ -79,6 +79,14 @@ def overfit(spec: TrainingSpec, clips: Sequence[Utterance], share: float, most_s
     Raises:
         OverfitError: it was not after `most_steps`, or is no longer a number; both losses are named.
     """
+    torch.set_flush_denormal(True)  # as in training: without it, steps slow down as weights settle
+    try:
+        return _overfit(spec, clips, share, most_steps)
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def _overfit(spec: TrainingSpec, clips: Sequence[Utterance], share: float, most_steps: int) -> Overfit:
     started = time.perf_counter()
     tokenizer, parameters = CharTokenizer(spec.alphabet), spec.hyperparameters
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,13 +78,11 @@ def check_data(store: Store, spec: TrainingSpec) -> list[Finding]:
     ]
 
 
-def check_machine(store: Store, spec: TrainingSpec, limits: Preflight) -> list[Finding]:
-    """Whether this machine can train the plan: disk, memory (as estimated from the plan), the parent's checkpoint."""
-    return [
-        _attempt("disk", lambda: _disk(store, spec, limits)),
-        _attempt("memory", lambda: _memory(store, spec, limits)),
-        _parent(store, spec),
-    ]
+def check_machine(store: Store, spec: TrainingSpec, limits: Preflight) -> Iterator[Finding]:
+    """Whether this machine can train the plan: the parent's checkpoint, disk and memory as estimated from the plan."""
+    yield _parent(store, spec)
+    yield _attempt("disk", lambda: _disk(store, spec, limits))
+    yield _attempt("memory", lambda: _memory(store, spec, limits))
 
 
 def check_network(store: Store, spec: TrainingSpec, limits: Preflight) -> list[Finding]:

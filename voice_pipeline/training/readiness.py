@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any
 
 from sqlalchemy import select
@@ -122,30 +123,32 @@ def ensure(store: Store, model_version: str) -> Verdict:
 def demand(store: Store, model_version: str) -> None:
     """The worker's own look, however it was started: this machine has shown that it can, and what is cheap still holds.
 
+    What was never shown is shown now. Its age does not count here: the caller's clock, which need not be the machine's,
+    has judged it.
+
     Raises:
-        PreflightError: no verdict of this spec, machine and code passed, or a finding fails now.
+        PreflightError: the pre-flight of this spec, machine and code does not pass, or a finding fails now.
     """
     try:
         limits = _limits(store)
+        found = newest(store, model_version)
+        if found is None or not found.passed:
+            found = judge(store, model_version)
     except PolicyError as error:
         raise PreflightError(f"{model_version} is not trained: {error}") from error
-    spec, found = planned_spec(store, model_version), newest(store, model_version)
-    if found is None or not found.passed:
-        what = "no pre-flight of this spec" if found is None else "the pre-flight of this spec did not pass"
-        raise PreflightError(
-            f"{model_version} is not trained: {what} on this machine with this code; "
-            "materialise acoustic_model for it, which looks first"
-        )
-    findings = [*check_data(store, spec), *check_machine(store, spec, limits)]
+    spec = planned_spec(store, model_version)
+    findings = [*found.findings, *check_data(store, spec), *check_machine(store, spec, limits)]
     _refuse(model_version, [finding for finding in findings if not finding.passed])
 
 
 def look(store: Store, model_version: str) -> Iterator[Finding]:
     """Everything, cheapest first; the network is not tried on data that may not be used."""
     spec, limits = planned_spec(store, model_version), _limits(store)
-    cheap = [*check_data(store, spec), *check_machine(store, spec, limits)]
-    yield from cheap
-    if all(finding.passed for finding in cheap):
+    sound = True
+    for finding in chain(check_data(store, spec), check_machine(store, spec, limits)):
+        sound &= finding.passed
+        yield finding
+    if sound:
         yield from check_network(store, spec, limits)
 
 
@@ -162,7 +165,7 @@ def _fresh(verdict: Verdict, now: datetime, limits: Preflight) -> bool:
 def _look_elsewhere(store: Store, model_version: str, limits: Preflight) -> Iterator[Finding]:
     """Findings of the process, and one more if it ended otherwise than it should."""
     command = [sys.executable, "-m", "voice_pipeline.training.readiness", model_version]
-    environment = {**os.environ, **home_environment(store.settings), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, **home_environment(store.settings), "OMP_NUM_THREADS": "1"}  # a second thread waits
     with subprocess.Popen(
         command, env=environment, cwd=PROJECT_ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -210,10 +213,6 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
         sys.stderr.write("usage: python -m voice_pipeline.training.readiness MODEL_VERSION\n")
         return 2
-    import torch
-
-    torch.set_num_threads(1)  # a second thread on a busy machine waits longer than it helps
-    torch.set_flush_denormal(True)
     try:
         for finding in look(Store.open(load_settings()), arguments[0]):
             sys.stdout.write(json.dumps(asdict(finding)) + "\n")

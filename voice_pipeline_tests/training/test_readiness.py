@@ -13,11 +13,11 @@ from voice_pipeline.store.clock import ManualClock
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import consents, models
 from voice_pipeline.training import readiness
-from voice_pipeline.training.errors import PreflightError, WorkerFailedError
+from voice_pipeline.training.errors import PreflightError
 from voice_pipeline.training.planning import act, read_policy
 from voice_pipeline.training.preflight import Finding
 from voice_pipeline.training.readiness import PREFLIGHT, Verdict, demand, ensure, judge, newest
-from voice_pipeline.training.worker import _run_subprocess, run_worker
+from voice_pipeline.training.worker import run_worker, train_planned
 
 
 @pytest.fixture
@@ -95,12 +95,15 @@ def test_a_failed_preflight_starts_no_training(labelled: Store, model: str, look
     assert not (labelled.settings.models / model).exists()
 
 
-def test_a_worker_started_past_the_gate_refuses_too(labelled: Store, model: str) -> None:
-    with pytest.raises(WorkerFailedError, match="no pre-flight of this spec on this machine with this code"):
-        _run_subprocess(labelled, model)
+def test_a_worker_started_past_the_gate_looks_itself_and_refuses(
+    labelled: Store, model: str, looked: list[str]
+) -> None:
+    with pytest.raises(PreflightError, match=r"one batch: loss 9\.00"):
+        train_planned(labelled, model)
     store_verdict(labelled, model, passed=False)
-    with pytest.raises(PreflightError, match="did not pass"):
-        demand(labelled, model)
+    with pytest.raises(PreflightError, match=r"one batch: loss 9\.00"):
+        train_planned(labelled, model)
+    assert looked == [model, model]
     assert not (labelled.settings.models / model / "checkpoint").exists()
 
 

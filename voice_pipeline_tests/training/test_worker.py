@@ -89,7 +89,7 @@ def test_a_worker_that_is_killed_goes_on_from_its_last_epoch(labelled: Store) ->
 
 
 def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not (path.exists() and path.read_text().count("\n") >= 2):
         assert time.monotonic() < deadline
         time.sleep(0.02)
