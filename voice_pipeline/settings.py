@@ -42,6 +42,7 @@ class Settings(BaseSettings):
     subject_salt: SecretStr = SecretStr("")  # empty: one minted for this home, under `keys`; see `Store.subject_salt`
     owner: str = "team:speech"
     training_profile: str = "full"
+    training_processes: int = 1  # above one: `torchrun` on this machine
 
     @cached_property
     def root(self) -> Path:

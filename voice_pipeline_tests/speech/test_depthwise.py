@@ -36,7 +36,8 @@ def test_under_autocast_it_computes_what_it_computes_without(training: bool) -> 
             output = layer(x)
         assert output.dtype is (torch.bfloat16 if autocast else torch.float32)
         (output.float() * goal).sum().backward()
-        assert layer.weight.grad is not None and x.grad is not None
+        assert layer.weight.grad is not None
+        assert x.grad is not None
         return [output.float(), layer.weight.grad.clone(), x.grad.clone()]
 
     for exact, rounded in zip(gradients(False), gradients(True), strict=True):
