@@ -62,7 +62,8 @@ def add_batch(
             row = {**_clip_row(clip, batch, now, seconds), "content_sha256": sha256_bytes(pcm16(samples)), **fields}
             connection.execute(clips.insert(), row)
             label = {"clip_id": clip.clip_id, "text": clip.text, "raw_text": clip.text}
-            label |= {"normaliser_version": NORMALISER_VERSION, "method": "single", "reviewers": ["r1"], "approved_at": now, "batch_id": batch}
+            label |= {"normaliser_version": NORMALISER_VERSION, "method": "single", "reviewers": ["r1"]}
+            label |= {"approved_at": now, "batch_id": batch}
             connection.execute(labels.insert(), label)
         closed = {"batch_id": batch, "closed_at": now, "digest": batch, "clips": len(made), "cause": "reviews"}
         connection.execute(batches.insert(), closed)
