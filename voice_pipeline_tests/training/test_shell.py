@@ -167,6 +167,6 @@ def _everything_is_kept(store: Store, version: str) -> None:
 
 
 def _runs(store: Store) -> list[object]:
-    from voice_pipeline.training.tracking import _client
+    from voice_pipeline.training.tracking import client_of
 
-    return list(_client(store).search_runs(["1"]))
+    return list(client_of(store).search_runs(["1"]))
