@@ -71,7 +71,8 @@ def memory_needed(spec: TrainingSpec, sample_counts: Sequence[int]) -> Estimate:
     weights = FLOAT * parameter_count(config)
     frames = [frames_of(count) for count in sample_counts]
     longest = max([*frames, LONGEST_JOIN_FRAMES if spec.hyperparameters.join_share else 0])
-    batch = min(spec.hyperparameters.batch_size * longest, max(MOST_FRAMES, longest))
+    views = 2 if spec.hyperparameters.consistency > 0 else 1
+    batch = min(views * spec.hyperparameters.batch_size * longest, max(MOST_FRAMES, views * longest))
     convolutions = len(config.kernels) * config.repeats
     activations = _outputs(config, batch) * convolutions * TENSORS_A_CONVOLUTION
     evaluation = _outputs(config, DEV_BATCH * max(frames, default=0)) * TENSORS_IN_EVALUATION

@@ -51,7 +51,7 @@ def test_a_bundle_carries_the_decoder_and_is_judged_with_it(dataset_home: tuple[
 def test_a_report_of_another_decoder_is_not_taken_for_this_one(dataset_home: tuple[Store, str]) -> None:
     store, dataset_version = dataset_home
     model, suite = "m-20261102-000000b2", current_suite(store)
-    add_trained_model(store, model, dataset_version, seed=6)
+    add_trained_model(store, model, dataset_version, seed=60)
     report_for(store, model, FLOAT, suite)
     named = {artifact_of(store, model, FLOAT).sha256}
     for files in (searching_decoder(), searching_decoder(lm_weight=0.5)):
@@ -65,7 +65,7 @@ def test_a_report_of_another_decoder_is_not_taken_for_this_one(dataset_home: tup
 def test_a_model_that_was_to_search_is_not_packed_before_its_decoder_is_chosen(dataset_home: tuple[Store, str]) -> None:
     store, dataset_version = dataset_home
     model = "m-20261102-000000b3"
-    add_trained_model(store, model, dataset_version, seed=7, decoding=BEAM)
+    add_trained_model(store, model, dataset_version, seed=70, decoding=BEAM)
     with pytest.raises(MissingInputError, match="materialise language_model first"):
         decoder_files(store, model)
     give(store, model, {DECODER: searching_decoder()[DECODER]})
@@ -77,5 +77,5 @@ def test_a_model_that_was_to_search_is_not_packed_before_its_decoder_is_chosen(d
 
 def test_a_model_from_before_there_was_a_choice_is_packed_greedy(dataset_home: tuple[Store, str]) -> None:
     store, dataset_version = dataset_home
-    add_trained_model(store, "m-20261102-000000b4", dataset_version, seed=8)
+    add_trained_model(store, "m-20261102-000000b4", dataset_version, seed=80)
     assert decoder_files(store, "m-20261102-000000b4") == {}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import resource
 import sys
 from pathlib import Path
 
+from voice_pipeline.published.throughput import peak_memory_mb
 from voice_pipeline.training.data import Utterance
 from voice_pipeline.training.estimates import disk_needed, memory_needed
 from voice_pipeline.training.trainer import train
@@ -32,7 +32,7 @@ def main(preset: str, folder: Path) -> None:
 
     train(spec, clips, clips[:8], [], folder, None, report)
     figures = {
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 // 1_000_000,
+        "peak_mb": round(peak_memory_mb()),
         "memory_estimate_mb": memory_needed(spec, counts).megabytes,
         "disk_mb": disk // 1_000_000,
         "disk_estimate_mb": disk_needed(spec).megabytes,

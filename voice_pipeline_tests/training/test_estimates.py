@@ -24,7 +24,9 @@ def test_parameters_are_counted_without_making_them() -> None:
     assert parameter_count(config) == AcousticModel(config).parameter_count
 
 
-@pytest.mark.parametrize("larger", [{"preset": Preset.SMALL}, {"batch_size": 16}, {"join_share": 0.5}])
+@pytest.mark.parametrize(
+    "larger", [{"preset": Preset.SMALL}, {"batch_size": 16}, {"join_share": 0.5}, {"consistency": 0.2}]
+)
 def test_more_to_hold_takes_more_memory(larger: dict[str, object]) -> None:
     small = memory_needed(spec_of(batch_size=2, join_share=0.0), HOUR)
     assert memory_needed(spec_of(**{"batch_size": 2, "join_share": 0.0, **larger}), HOUR).megabytes > small.megabytes
