@@ -173,8 +173,8 @@ class _Run:
     def __enter__(self) -> _Run:
         self._flush = torch.set_flush_denormal(True)  # without it, steps slow down fivefold as weights settle
         self._threads = torch.get_num_threads()
-        if self.parameters.preset is Preset.MICRO:
-            torch.set_num_threads(1)  # its kernels are so small that waking a second thread costs a third of the speed
+        if self.parameters.preset in (Preset.MICRO, Preset.TINY):
+            torch.set_num_threads(1)  # kernels so small that waking a second thread costs a third of the speed
         state = checkpoints.load_state(self.workdir, self.spec.digest)
         if state is not None:
             self.state = state
