@@ -24,11 +24,11 @@ from voice_pipeline.store.blobs import write_atomically
 from voice_pipeline.store.store import Store
 
 if TYPE_CHECKING:
-    from voice_pipeline.speech.recogniser import OnnxRecogniser, TorchRecogniser
+    from voice_pipeline.speech.audio import Samples
+    from voice_pipeline.speech.recogniser import OnnxRecogniser, Recogniser, Recognition, TorchRecogniser
     from voice_pipeline.training.data import Utterances
 
 RESULT = "result.json"
-CALIBRATION_CLIPS = 200
 
 
 class SeedResult(Record):
@@ -89,7 +89,7 @@ def _choose_decoder(checkpoint: Path, splits: Splits, decoding: Decoding) -> Non
 def _quantise(folder: Path, splits: Splits) -> str:
     """Write `int8/` as a device has it; returns the method that was chosen on dev."""
     from voice_pipeline.packaging.export import onnx_bytes
-    from voice_pipeline.packaging.quantise import Heard, choose, make_candidates, measure
+    from voice_pipeline.packaging.quantise import CALIBRATION_CLIPS, Heard, choose, make_candidates, measure
     from voice_pipeline.speech.decoder import ARPA, DECODER
     from voice_pipeline.speech.recogniser import TOKENIZER, load_checkpoint
     from voice_pipeline.training.batches import as_float
@@ -135,8 +135,6 @@ def _judge(store: Store, folder: Path, splits: Splits, method: str) -> SeedResul
 
     from voice_pipeline.speech.decoder import greedily, read_decoder
     from voice_pipeline.speech.recogniser import TorchRecogniser, load_checkpoint
-    from voice_pipeline.speech.scoring import score
-    from voice_pipeline.training.batches import as_float
 
     curve = json.loads((folder / CURVE).read_bytes())
     network = folder / INT8 / NETWORK[INT8]
@@ -144,13 +142,11 @@ def _judge(store: Store, folder: Path, splits: Splits, method: str) -> SeedResul
     plain = open_recogniser(Artifact(folder.name, INT8, folder / INT8, ""))
     plain.decode = greedily(plain.tokenizer)
     floating = TorchRecogniser(*load_checkpoint(folder / "checkpoint"))
-    reports = [_report(store, recogniser, splits) for recogniser in (floating, plain, searching)]
-    rows = []
-    for utterance in splits.test:
-        heard = searching.transcribe(as_float(utterance))
-        found = score(utterance.text, heard.text)
-        rows.append((heard.confidence, heard.text == utterance.text, found.errors, found.words, utterance.speaker))
-    judgement = judge_confidence(*zip(*rows, strict=True))
+    listener = _Remembering(searching)
+    reports = [_report(store, recogniser, splits) for recogniser in (floating, plain, listener)]
+    right = [heard.text == said for heard, said in zip(listener.heard, splits.test.texts, strict=True)]
+    _, _, speakers, errors, words = zip(*reports[2].utterances, strict=True)
+    judgement = judge_confidence([heard.confidence for heard in listener.heard], right, errors, words, speakers)
     epochs = curve["epochs"]
     seconds = sum(epoch["seconds"] for epoch in epochs)
     return SeedResult(
@@ -176,7 +172,19 @@ def _judge(store: Store, folder: Path, splits: Splits, method: str) -> SeedResul
     )
 
 
-def _report(store: Store, recogniser: OnnxRecogniser | TorchRecogniser, splits: Splits) -> EvaluationReport:
+class _Remembering:
+    """A recogniser that keeps its answers, so that report and confidence are of one hearing."""
+
+    def __init__(self, recogniser: OnnxRecogniser | TorchRecogniser) -> None:
+        self._recogniser = recogniser
+        self.heard: list[Recognition] = []
+
+    def transcribe(self, samples: Samples) -> Recognition:
+        self.heard.append(self._recogniser.transcribe(samples))
+        return self.heard[-1]
+
+
+def _report(store: Store, recogniser: Recogniser, splits: Splits) -> EvaluationReport:
     subject = Subject(CORPUS, INT8, f"{CORPUS}-test", splits.version)
     return evaluate(recogniser, _test_clips(splits.test), subject, store.now())
 
