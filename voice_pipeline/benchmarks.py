@@ -153,7 +153,7 @@ def wer_cut_at_80_coverage(store: Store, corpus: Path | None) -> tuple[float, in
 
 
 def train_audio_s_per_s(store: Store, corpus: Path | None, epochs: int = 3) -> tuple[float, int]:
-    """Seconds of augmented audio a second that the recipe trains on, its fastest of `epochs` epochs, one view each."""
+    """Seconds of augmented audio a second that the recipe trains on, the median of `epochs` epochs."""
     return _throughput(store, corpus, 1, epochs).audio_s_per_s, epochs
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from voice_pipeline.schema.canonical import digest
 from voice_pipeline.speech.audio import SAMPLE_RATE
@@ -60,13 +60,15 @@ def read_recordings(corpus: Path) -> dict[str, list[Recording]]:
     """Recordings of AN4 by split: `train`, `dev`, `test`.
 
     Raises:
-        PublishedError: the folder has no manifest, or AN4 is not in it.
+        PublishedError: the folder has no manifest, AN4 is not in it, or a line of it lacks something.
     """
-    try:
-        lines = [json.loads(line) for line in (corpus / "manifest.jsonl").read_text().splitlines()]
-    except (OSError, ValueError) as error:
-        raise PublishedError(f"{corpus / 'manifest.jsonl'} cannot be read: {error}; give the corpus folder") from error
-    rows = [row for row in lines if row.get("corpus") == CORPUS]
+    rows = [row for row in _lines(corpus / "manifest.jsonl") if row.get("corpus") == CORPUS]
+    for row in rows:
+        missing = {"path", "speaker", "split", "text", "duration_s"} - row.keys()
+        if missing:
+            raise PublishedError(
+                f"{corpus / 'manifest.jsonl'}: {row.get('path', row)} lacks {', '.join(sorted(missing))}"
+            )
     speakers = {row["speaker"] for row in rows if row["split"] == "train"}
     if not speakers or not any(row["split"] == "test" for row in rows):
         raise PublishedError(f"{corpus / 'manifest.jsonl'} has no train and test clips of {CORPUS}")
@@ -89,8 +91,23 @@ def hear(recording: Recording) -> Utterance:
 
 
 def read_sounds(corpus: Path, kind: str) -> list[Samples]:
-    """Recordings of one kind (`noise` or `rir`, a room's impulse response) that lie beside the corpus."""
+    """Recordings of one kind (`noise` or `rir`, a room's impulse response) that lie beside the corpus.
+
+    Raises:
+        PublishedError: the folder has no list of them.
+    """
     from voice_pipeline.speech.audio import load
 
-    lines = [json.loads(line) for line in (corpus / "noise.jsonl").read_text().splitlines()]
-    return [load(corpus / row["path"]) for row in lines if row["kind"] == kind]
+    return [load(corpus / row["path"]) for row in _lines(corpus / "noise.jsonl") if row.get("kind") == kind]
+
+
+def sounds_digest(corpus: Path) -> str:
+    """Digest of the list of noises and rooms. Raises as `read_sounds`."""
+    return digest(_lines(corpus / "noise.jsonl"))[:12]
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    except (OSError, ValueError) as error:
+        raise PublishedError(f"{path} cannot be read: {error}; give the corpus folder") from error

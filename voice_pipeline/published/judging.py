@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,11 +34,13 @@ RESULT = "result.json"
 
 class SeedResult(Record):
     """One seed on AN4 test. WERs are fractions with 95 % intervals over speakers; `p95_ms` is waveform to text of the
-    int8 network with the search, one thread; confidence figures are those of what the search answers.
+    int8 network with the search, one thread; `code_commit` trained and `judged_by` judged it; confidence figures are those of what the search answers.
     """
 
     seed: int
     code_commit: str
+    judged_by: str
+    decoding: Decoding
     parameters: int
     epochs: int
     best_epoch: int
@@ -58,7 +61,8 @@ class SeedResult(Record):
 
 
 def judge_seed(store: Store, corpus: Path, folder: Path, decoding: Decoding) -> SeedResult:
-    """The figures of a trained seed, measured now or kept from before; delete its `result.json` to measure anew.
+    """The figures of a trained seed under this `decoding`, measured now or kept from before; delete its `result.json` to
+    measure anew.
 
     Raises:
         PublishedError: there is no AN4 in `corpus`.
@@ -66,12 +70,14 @@ def judge_seed(store: Store, corpus: Path, folder: Path, decoding: Decoding) -> 
     """
     kept = folder / RESULT
     if kept.exists():
-        return SeedResult.model_validate_json(kept.read_bytes())
+        result = SeedResult.model_validate_json(kept.read_bytes())
+        if result.decoding == decoding:
+            return result
     splits = read_splits(corpus)
     _choose_decoder(folder / "checkpoint", splits, decoding)
     method = _quantise(folder, splits)
     _fit_confidence(folder, splits, corpus)
-    result = _judge(store, folder, splits, method)
+    result = _judge(store, folder, splits, method, decoding)
     write_atomically(kept, result.model_dump_json(indent=1).encode())
     return result
 
@@ -130,11 +136,12 @@ def _fit_confidence(folder: Path, splits: Splits, corpus: Path) -> None:
     write_atomically(folder / INT8 / CONFIDENCE, fitted.to_json().encode())
 
 
-def _judge(store: Store, folder: Path, splits: Splits, method: str) -> SeedResult:
+def _judge(store: Store, folder: Path, splits: Splits, method: str, decoding: Decoding) -> SeedResult:
     import json
 
     from voice_pipeline.speech.decoder import greedily, read_decoder
     from voice_pipeline.speech.recogniser import TorchRecogniser, load_checkpoint
+    from voice_pipeline.training.provenance import code_commit
 
     curve = json.loads((folder / CURVE).read_bytes())
     network = folder / INT8 / NETWORK[INT8]
@@ -148,15 +155,16 @@ def _judge(store: Store, folder: Path, splits: Splits, method: str) -> SeedResul
     _, _, speakers, errors, words = zip(*reports[2].utterances, strict=True)
     judgement = judge_confidence([heard.confidence for heard in listener.heard], right, errors, words, speakers)
     epochs = curve["epochs"]
-    seconds = sum(epoch["seconds"] for epoch in epochs)
     return SeedResult(
         seed=curve["seed"],
         code_commit=curve["code_commit"],
+        judged_by=code_commit(),
+        decoding=decoding,
         parameters=floating.model.parameter_count,
         epochs=len(epochs),
         best_epoch=curve["best_epoch"],
-        training_minutes=seconds / 60,
-        audio_s_per_s=sum(epoch["seconds"] * epoch["audio_s_per_s"] for epoch in epochs) / seconds,
+        training_minutes=sum(epoch["seconds"] for epoch in epochs) / 60,
+        audio_s_per_s=median(epoch["audio_s_per_s"] for epoch in epochs),
         dev_wer=min(epoch["dev_wer"] for epoch in epochs),
         wer_float_greedy=reports[0].overall.wer,
         wer_int8_greedy=reports[1].overall.wer,

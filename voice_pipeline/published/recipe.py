@@ -7,19 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from voice_pipeline.published.corpus import CORPUS, Splits, read_sounds, read_splits
+from voice_pipeline.published.corpus import CORPUS, Splits, read_sounds, read_splits, sounds_digest
 from voice_pipeline.schema.training import Hyperparameters, TrainingSpec
 from voice_pipeline.store.store import Store
 
 if TYPE_CHECKING:
     from voice_pipeline.training.trainer import EpochReport
 
-RECIPE = "an4-1"
+RECIPE = "an4-2"
 """Part of every spec; change it to train anew after a change of the trainer that is meant to change results."""
 CURVE = "curve.json"
 
 
-def spec_of(splits: Splits, hyperparameters: Hyperparameters, seed: int) -> TrainingSpec:
+def spec_of(splits: Splits, noise_digest: str, hyperparameters: Hyperparameters, seed: int) -> TrainingSpec:
     """The spec of one seed. Its code is `RECIPE`, so that a commit elsewhere does not ask for hours of training."""
     from voice_pipeline.training.provenance import lock_digest
 
@@ -30,6 +30,7 @@ def spec_of(splits: Splits, hyperparameters: Hyperparameters, seed: int) -> Trai
         lock_digest=lock_digest(),
         hyperparameters=hyperparameters,
         seed=seed,
+        noise_digest=noise_digest,
     )
 
 
@@ -54,7 +55,7 @@ def train_seed(
     from voice_pipeline.training.trainer import train
 
     splits = read_splits(corpus)
-    spec = spec_of(splits, hyperparameters, seed)
+    spec = spec_of(splits, sounds_digest(corpus), hyperparameters, seed)
     folder = store.settings.root / "published" / f"{CORPUS}-{spec.digest[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "train.lock"):

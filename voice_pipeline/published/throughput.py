@@ -14,21 +14,22 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
 from voice_pipeline.published.corpus import PublishedError, Splits, hear, read_recordings, read_sounds
 from voice_pipeline.published.recipe import spec_of
 from voice_pipeline.schema.base import Record
 from voice_pipeline.schema.training import Hyperparameters
+from voice_pipeline.speech.audio import SAMPLE_RATE
 
 
 class Throughput(Record):
-    """`audio_s_per_s` of the fastest epoch; `peak_mb` of the whole process, PyTorch's own libraries included."""
+    """`audio_s_per_s` of the median epoch; `peak_mb` of the whole process, PyTorch's own libraries included."""
 
     audio_s_per_s: float
     peak_mb: float
     audio_s: float
     epochs: int
-    threads: int
 
 
 def measure_throughput(corpus: Path, copies: int, epochs: int, hyperparameters: Hyperparameters) -> Throughput:
@@ -49,7 +50,8 @@ def peak_memory_mb(status: Path = Path("/proc/self/status")) -> float:
     Linux hands it on to what a process starts.
     """
     if not status.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
     line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024 / 1e6
 
@@ -60,8 +62,6 @@ class _EnoughError(Exception):
 
 def main(arguments: list[str]) -> None:
     """Train and print."""
-    import torch
-
     from voice_pipeline.training.data import Utterances
     from voice_pipeline.training.trainer import EpochReport, train
 
@@ -83,15 +83,14 @@ def main(arguments: list[str]) -> None:
             raise _EnoughError
 
     with tempfile.TemporaryDirectory() as folder:
-        spec, noises = spec_of(splits, hyperparameters, 1), read_sounds(corpus, "noise")
+        spec, noises = spec_of(splits, "", hyperparameters, 1), read_sounds(corpus, "noise")
         with contextlib.suppress(_EnoughError):
             train(spec, splits.train, splits.dev, noises, Path(folder), None, count, read_sounds(corpus, "rir"))
     result = Throughput(
-        audio_s_per_s=max(report.audio_s_per_s for report in seen),
+        audio_s_per_s=median(report.audio_s_per_s for report in seen),
         peak_mb=peak_memory_mb(),
-        audio_s=sum(splits.train.sample_counts) / 16_000,
+        audio_s=sum(splits.train.sample_counts) / SAMPLE_RATE,
         epochs=len(seen),
-        threads=torch.get_num_threads(),
     )
     sys.stdout.write(result.model_dump_json() + "\n")
 

@@ -22,7 +22,9 @@ class Preset(StrEnum):
 
 class Hyperparameters(Record):
     """What the trainer may turn. `max_epochs` bounds the run; augmentation shares are probabilities; `masks` is how
-    often a band of bins and a stretch of frames are masked. From `consistency_from` of the run on, every example is
+    often a band of bins and a stretch of frames are masked. From `splice_from` of the run on, `splice_share` of the
+    examples end as another utterance of their speaker does, cut between words by what the network has learnt. From
+    `consistency_from` of the run on, every example is
     seen in two views whose disagreement is weighed by `consistency`; that doubles the cost of an epoch.
     """
 
@@ -41,6 +43,8 @@ class Hyperparameters(Record):
     time_mask_frames: int = Field(default=20, ge=0)
     masks: int = Field(default=1, ge=0)
     room_share: float = Field(default=0.0, ge=0, le=1)
+    splice_share: float = Field(default=0.0, ge=0, le=1)
+    splice_from: float = Field(default=0.3, ge=0, lt=1)
     consistency: float = Field(default=0.0, ge=0)
     consistency_from: float = Field(default=0.5, ge=0, lt=1)
     patience_epochs: int = Field(default=20, ge=1)
@@ -49,6 +53,8 @@ class Hyperparameters(Record):
 LATER_HYPERPARAMETERS: dict[str, int | float] = {
     "masks": 1,
     "room_share": 0.0,
+    "splice_share": 0.0,
+    "splice_from": 0.3,
     "consistency": 0.0,
     "consistency_from": 0.5,
 }

@@ -12,17 +12,17 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from voice_pipeline.speech.audio import SAMPLE_RATE, Samples, mix
+from voice_pipeline.speech.audio import SAMPLE_RATE, Samples, mix, resample
+from voice_pipeline.speech.measures import HOP
 
-SPEED_RANGE = (0.88, 1.12)
+SPEEDS_PERCENT = (90, 95, 100, 105, 110)
+"""Few and with small fractions, so that resampling is cheap."""
 SNR_RANGE_DB = (3.0, 25.0)
 GAP_RANGE_S = (0.05, 0.35)
 DECAY_RANGE_S = (0.1, 0.5)
 COLOUR_RANGE = (0.0, 2.0)
 LONGEST_RESPONSE_S = 0.6
-
-MelPower = NDArray[np.float32]
-"""(T, M) power in mel bands, what `frontend.LogMel.power` gives."""
+FADE = 80
 
 
 def coloured_noise(rng: np.random.Generator, n: int, exponent: float | None = None) -> Samples:
@@ -39,10 +39,14 @@ def coloured_noise(rng: np.random.Generator, n: int, exponent: float | None = No
     return (0.5 * noise / max(float(np.abs(noise).max()), 1e-9)).astype(np.float32)
 
 
-def change_speed(samples: Samples, factor: float) -> Samples:
-    """`samples` played `factor` times as fast (pitch moves along), by linear interpolation; ≥ 1 sample stays."""
-    count = max(1, round(samples.size / factor))
-    return np.interp(np.arange(count) * factor, np.arange(samples.size), samples).astype(np.float32)
+def change_speed(samples: Samples, percent: int) -> Samples:
+    """`samples` played at `percent` of their speed, `length_at_speed` samples; pitch moves along."""
+    return resample(samples, percent, 100)
+
+
+def length_at_speed(count: int, percent: int) -> int:
+    """How many samples `change_speed` makes of `count`."""
+    return -(-count * 100 // percent)
 
 
 def excerpt(rng: np.random.Generator, noise: Samples, n: int) -> Samples:
@@ -82,56 +86,25 @@ def reverberate(samples: Samples, response: Samples) -> Samples:
     return np.clip(heard * (before / max(after, 1e-9)), -1.0, 1.0).astype(np.float32)
 
 
-def join(rng: np.random.Generator, first: Samples, second: Samples) -> Samples:
-    """One recording of both, the second after a drawn gap of near silence."""
-    gap = np.zeros(int(rng.uniform(*GAP_RANGE_S) * SAMPLE_RATE), dtype=np.float32)
-    return np.concatenate([first, gap, second])
+def join(rng: np.random.Generator, first: Samples, second: Samples, gap: int) -> Samples:
+    """One recording of both; the `gap` samples between them are white noise as loud as the quietest 10 ms around it."""
+    level = min(_quietest(first), _quietest(second))
+    return np.concatenate([first, level * rng.standard_normal(gap, dtype=np.float32), second])
 
 
-def stretched(frames: int, factor: float) -> int:
-    """How many frames `stretch` makes of `frames`."""
-    return max(1, round(frames / factor))
+def splice(first: Samples, second: Samples) -> Samples:
+    """`second` right behind `first`, both faded over FADE at the seam so that it does not click."""
+    fade = np.linspace(0, 1, min(FADE, first.size, second.size), dtype=np.float32)
+    joined = np.concatenate([first, second])
+    joined[first.size - fade.size : first.size] *= fade[::-1]
+    joined[first.size : first.size + fade.size] *= fade
+    return joined
 
 
-def stretch(power_TM: MelPower, factor: float) -> MelPower:  # noqa: N803
-    """Mel power at `factor` times the tempo, (round(T / factor), M); pitch stays."""
-    frames = len(power_TM)
-    positions = np.minimum(np.arange(stretched(frames, factor)) * factor, frames - 1)
-    before = positions.astype(np.int64)
-    share = (positions - before).astype(np.float32)[:, None]
-    after = np.minimum(before + 1, frames - 1)
-    return power_TM[before] * (1 - share) + power_TM[after] * share
-
-
-def shift_frequencies(power_TM: MelPower, factor: float) -> MelPower:  # noqa: N803
-    """Mel power with every frequency multiplied by `factor`; a shorter or longer vocal tract."""
-    below, share = _warp(power_TM.shape[1], factor)
-    return power_TM.take(below, axis=1) * (1 - share) + power_TM.take(below + 1, axis=1) * share
-
-
-def _warp(bins: int, factor: float) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """For each bin: the bin below its frequency divided by `factor`, and the share of the bin above that one."""
-    top = 2595 * np.log10(1 + SAMPLE_RATE / 2 / 700)
-    centres = 700 * (10 ** ((np.arange(bins) + 1) / (bins + 1) * top / 2595) - 1)
-    sources = 2595 * np.log10(1 + centres / factor / 700) / top * (bins + 1) - 1
-    sources = np.clip(sources, 0, bins - 1)
-    below = np.minimum(sources.astype(np.int64), bins - 2)
-    return below, (sources - below).astype(np.float32)
-
-
-def add_noise_power(rng: np.random.Generator, power_TM: MelPower, noises: Sequence[MelPower]) -> MelPower:  # noqa: N803
-    """What `add_noise` does, on mel power; the SNR is that of the mel-weighted powers."""
-    noise = noises[int(rng.integers(len(noises)))]
-    start = int(rng.integers(len(noise)))
-    fitted = noise[(start + np.arange(len(power_TM))) % len(noise)]
-    gain = float(power_TM.mean()) / max(float(fitted.mean()), 1e-9) / 10 ** (float(rng.uniform(*SNR_RANGE_DB)) / 10)
-    return power_TM + np.float32(gain) * fitted
-
-
-def join_power(first_TM: MelPower, second_TM: MelPower, gap: int) -> MelPower:  # noqa: N803
-    """One recording of both; `gap` frames between them are the first one's quietest frame."""
-    quiet = first_TM[int(first_TM.sum(axis=1).argmin())]
-    return np.concatenate([first_TM, np.tile(quiet, (gap, 1)), second_TM])
+def _quietest(samples: Samples) -> np.float32:
+    """Root mean square of the quietest HOP of `samples`; of all of them if they are fewer."""
+    hops = samples[: samples.size // HOP * HOP].reshape(-1, HOP) if samples.size >= HOP else samples[None]
+    return np.sqrt(np.square(hops).mean(axis=1).min())
 
 
 def mask_features(

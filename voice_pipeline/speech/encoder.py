@@ -1,9 +1,11 @@
 """The acoustic network: separable 1-D convolutions with squeeze-and-excitation, trained with CTC.
 
-After QuartzNet (Kriman et al., 2019) and ContextNet (Han et al., 2020). Depthwise convolutions are 2-D (1 × k) in
-channels-last memory, three times as fast on CPU as 1-D ones; a strided stem lowers the frame rate first.
+After QuartzNet (Kriman et al., 2019) and ContextNet (Han et al., 2020), behind a stem of 2-D convolutions (Amodei et
+al., 2016) that lowers the frame rate. Depthwise convolutions are 2-D (1 × k) in channels-last memory, three times as
+fast on CPU as 1-D ones.
 
-Shapes: B batch, N samples, T feature frames (10 ms), S output frames (T / stride), M mel bins, C channels, V classes.
+Shapes: B batch, N samples, T feature frames (10 ms), S output frames (T / stride), M mel bins, F bins left of them,
+P planes, C channels, V classes.
 """
 
 from __future__ import annotations
@@ -17,6 +19,44 @@ from voice_pipeline.speech.shape import EncoderConfig
 
 SQUEEZE = 8
 DROPPED_FRAMES = 4
+
+
+class Stem(nn.Module):
+    """Features as a picture of time and frequency: 3 × 3 convolutions that each halve the bins, the first ones the
+    frames too, then every frame's planes and bins together become C channels.
+
+    The same filters serve all bins, so a formant that another vocal tract moves is still the formant: on AN4 a third
+    less loss on unheard speakers than a convolution over time with a weight for every bin.
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.strides = [2 if 2**layer < config.stride else 1 for layer in range(len(config.planes))]
+        widths, bins = [1, *config.planes], config.mels
+        self.convolutions, self.normalise = nn.ModuleList(), nn.ModuleList()
+        for before, after, stride in zip(widths, config.planes, self.strides, strict=False):
+            self.convolutions.append(nn.Conv2d(before, after, 3, stride=(stride, 2), padding=1, bias=False))
+            self.normalise.append(nn.BatchNorm2d(after))
+            bins = -(-bins // 2)
+        self.flatten = nn.Conv2d(widths[-1] * bins, config.channels, 1, bias=False)
+        self.flat_normalise = nn.BatchNorm2d(config.channels)
+
+    def forward(self, features_BTM: Tensor, lengths_B: Tensor | None) -> tuple[Tensor, Tensor | None]:  # noqa: N803
+        """x (B, C, 1, S), and the mask (B, 1, 1, S) of real frames where lengths are given."""
+        x_BPTF = features_BTM.unsqueeze(1)  # noqa: N806
+        if lengths_B is not None:
+            x_BPTF = x_BPTF * _mask(lengths_B, x_BPTF.shape[2], x_BPTF.dtype).transpose(2, 3)  # noqa: N806
+        for convolution, normalise, stride in zip(self.convolutions, self.normalise, self.strides, strict=True):
+            x_BPTF = torch.relu(normalise(convolution(x_BPTF)))  # noqa: N806
+            if lengths_B is not None:
+                lengths_B = (lengths_B + stride - 1) // stride  # noqa: N806
+                x_BPTF = x_BPTF * _mask(lengths_B, x_BPTF.shape[2], x_BPTF.dtype).transpose(2, 3)  # noqa: N806
+        x_BC1S = x_BPTF.permute(0, 2, 3, 1).flatten(2).transpose(1, 2).unsqueeze(2)  # noqa: N806 - copies nothing
+        x_BC1S = torch.relu(self.flat_normalise(self.flatten(x_BC1S)))  # noqa: N806
+        if lengths_B is None:
+            return x_BC1S, None
+        mask = _mask(lengths_B, x_BC1S.shape[3], x_BC1S.dtype)  # of x's type: bfloat16 stays such
+        return x_BC1S * mask, mask
 
 
 class SeparableConvolution(nn.Module):
@@ -93,24 +133,14 @@ class Encoder(nn.Module):
     def __init__(self, config: EncoderConfig, dropout: float = 0.0) -> None:
         super().__init__()
         self.config = config
-        kernel, channels = config.stem_kernel, config.channels
-        self.stem = nn.Conv2d(
-            config.mels, channels, (1, kernel), stride=(1, config.stride), padding=(0, kernel // 2), bias=False
-        )
-        self.stem_normalise = nn.BatchNorm2d(channels)
+        channels = config.channels
+        self.stem = Stem(config)
         self.blocks = nn.ModuleList(ResidualBlock(channels, k, config.repeats, dropout) for k in config.kernels)
         self.head = nn.Conv2d(channels, config.classes, 1)
 
     def forward(self, features_BTM: Tensor, lengths_B: Tensor | None = None) -> Tensor:  # noqa: N803
         """`lengths_B` (frames T) marks padding behind shorter utterances, which then changes nothing before it."""
-        x = features_BTM.transpose(1, 2).unsqueeze(2)  # (B, M, 1, T), channels-last in memory already
-        mask = None
-        if lengths_B is not None:
-            x = x * _mask(lengths_B, x.shape[3], x.dtype)
-        x = torch.relu(self.stem_normalise(self.stem(x)))
-        if lengths_B is not None:
-            mask = _mask(self.output_lengths(lengths_B), x.shape[3], x.dtype)  # of x's type: bfloat16 stays such
-            x = x * mask
+        x, mask = self.stem(features_BTM, lengths_B)
         for block in self.blocks:
             x = block(x, mask)
         return torch.log_softmax(self.head(x).squeeze(2).transpose(1, 2).float(), dim=2)

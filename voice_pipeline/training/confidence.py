@@ -232,7 +232,7 @@ def heard_under(condition: str, samples: Samples, bank: Sequence[Noise], clip_id
     from voice_pipeline.speech.augmentation import change_speed
 
     if condition.startswith(SPEED):
-        return change_speed(samples, float(condition.removeprefix(SPEED)))
+        return change_speed(samples, round(100 * float(condition.removeprefix(SPEED))))
     return played(samples, bank, snr_of(condition), NOISE_SEED, clip_id, condition)
 
 

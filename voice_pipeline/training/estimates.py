@@ -17,8 +17,8 @@ from voice_pipeline.speech.tokenizer import CharTokenizer
 
 MEGABYTE = 1_000_000
 FLOAT = 4
-PROCESS = 600 * MEGABYTE
-"""Interpreter, PyTorch and its libraries."""
+PROCESS = 650 * MEGABYTE
+"""Interpreter, PyTorch, SciPy and their libraries, noises and rooms."""
 LIVE_COPIES = 6
 """Weights, gradients, two moments, the update being made, averaged weights."""
 STATE_COPIES = 5
@@ -64,7 +64,7 @@ def memory_needed(spec: TrainingSpec, sample_counts: Sequence[int]) -> Estimate:
     Args:
         sample_counts: lengths of the train and dev utterances, in samples of 16 kHz.
     """
-    from voice_pipeline.training.batches import AHEAD, CACHED_FRAMES, LONGEST_JOIN_FRAMES, MOST_FRAMES
+    from voice_pipeline.training.batches import AHEAD, LONGEST_JOIN_FRAMES, MOST_FRAMES
     from voice_pipeline.training.trainer import DEV_BATCH
 
     config = _config(spec)
@@ -84,7 +84,6 @@ def memory_needed(spec: TrainingSpec, sample_counts: Sequence[int]) -> Estimate:
             "state being saved": 2 * state,  # the copies, and the bytes of the file
             "one batch": max(activations, evaluation),
             "batches ahead": (AHEAD + 2) * batch * config.mels * FLOAT,
-            "cached features": min(sum(frames), CACHED_FRAMES) * config.mels * FLOAT,
         }
     )
 

@@ -16,12 +16,15 @@ import torch
 from torch import Tensor, distributed, nn
 
 
-@dataclass(frozen=True)
+@dataclass
 class Team:
-    """This process's place among `size` processes; `rank` 0 leads: it alone judges and writes."""
+    """This process's place among `size` processes; `rank` 0 leads: it alone judges and writes. One that is `idle` goes
+    along with a batch that has nothing for it.
+    """
 
     rank: int = 0
     size: int = 1
+    idle: bool = False
 
     @classmethod
     def join(cls) -> Team:
@@ -51,7 +54,7 @@ class Team:
         for module in model.modules():
             for name, child in module.named_children():
                 if type(child) is nn.BatchNorm2d:
-                    setattr(module, name, SharedBatchNorm.over(child))
+                    setattr(module, name, SharedBatchNorm.over(child, self))
 
     @torch.no_grad()
     def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
@@ -84,10 +87,13 @@ class Team:
 class SharedBatchNorm(nn.BatchNorm2d):
     """Batch normalisation by mean and variance over the examples of all processes (PyTorch's own needs a GPU)."""
 
+    team: Team
+
     @classmethod
-    def over(cls, single: nn.BatchNorm2d) -> SharedBatchNorm:
+    def over(cls, single: nn.BatchNorm2d, team: Team) -> SharedBatchNorm:
         """One with the parameters and running statistics of `single`."""
         shared = cls(single.num_features, single.eps, single.momentum)
+        shared.team = team
         shared.load_state_dict(single.state_dict())
         return shared.train(single.training)
 
@@ -98,11 +104,12 @@ class SharedBatchNorm(nn.BatchNorm2d):
         from torch.distributed.nn.functional import all_reduce
 
         wide = x.float()
-        count = torch.tensor([wide.numel() / wide.shape[1]], device=x.device)
+        counts = 0.0 if self.team.idle else 1.0
+        count = torch.tensor([counts * wide.numel() / wide.shape[1]], device=x.device)
         distributed.all_reduce(count)
-        mean = all_reduce(wide.sum((0, 2, 3))) / count
+        mean = all_reduce(counts * wide.sum((0, 2, 3))) / count
         centred = wide - mean[None, :, None, None]
-        variance = all_reduce(centred.square().sum((0, 2, 3))) / count
+        variance = all_reduce(counts * centred.square().sum((0, 2, 3))) / count
         with torch.no_grad():
             momentum = self.momentum or 0.0
             self.running_mean.lerp_(mean, momentum)  # type: ignore[union-attr]

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from voice_pipeline.schema.training import Hyperparameters, Preset, TrainingSpec
 from voice_pipeline.speech.audio import Samples
-from voice_pipeline.speech.augmentation import coloured_noise, room_response
+from voice_pipeline.speech.augmentation import SPEEDS_PERCENT, coloured_noise, length_at_speed, room_response
 from voice_pipeline.speech.decoding import greedy
 from voice_pipeline.speech.encoder import AcousticModel
 from voice_pipeline.speech.errors import TokenizerError
@@ -33,6 +33,7 @@ from voice_pipeline.speech.shape import preset
 from voice_pipeline.speech.tokenizer import BLANK, CharTokenizer
 from voice_pipeline.training import checkpoints
 from voice_pipeline.training.batches import Augmenter, Batch, Epoch, collate
+from voice_pipeline.training.cuts import find_cuts
 from voice_pipeline.training.data import Utterance, Utterances
 from voice_pipeline.training.errors import CheckpointMismatchError, DivergedError, NoTrainingDataError
 from voice_pipeline.training.optimiser import AdamW
@@ -48,8 +49,8 @@ SYNTHETIC_NOISE_SAMPLES = 160_000
 
 @dataclass(frozen=True)
 class EpochReport:
-    """`loss` mean CTC loss a character; `dev_wer` of the averaged weights, greedy; `audio_s_per_s` training speed;
-    `learning_rate` at the epoch's end.
+    """`loss` mean CTC loss a character; `dev_wer` of the averaged weights, greedy; `seconds` of the whole epoch;
+    `audio_s_per_s` of its training alone, every example counted once; `learning_rate` at its end.
     """
 
     epoch: int
@@ -119,8 +120,10 @@ def disagreement(log_probs_BSV: Tensor, steps_B: Tensor) -> Tensor:  # noqa: N80
 
 
 def uses_bfloat16(device: torch.device) -> bool:
-    """Whether training on `device` multiplies in bfloat16: CUDA, and CPUs whose matrix units do (Intel AMX)."""
-    return device.type == "cuda" or bool(torch.cpu.get_capabilities().get("amx_bf16"))
+    """Whether training on `device` multiplies in bfloat16: where matrix units do (GPUs since Ampere, Intel AMX)."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
 class _Run:
@@ -141,7 +144,8 @@ class _Run:
         self.team = Team.join()
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         config = preset(self.parameters.preset.value, self.tokenizer.size)
-        lengths = zip(train.texts, train.sample_counts, strict=True)
+        fastest = max(SPEEDS_PERCENT) if self.parameters.speed_perturbation else 100
+        lengths = zip(train.texts, (length_at_speed(count, fastest) for count in train.sample_counts), strict=True)
         usable = train.select(
             index for index, (text, count) in enumerate(lengths) if _fits(text, count, self.tokenizer, config.stride)
         )
@@ -181,6 +185,7 @@ class _Run:
             self.model.load_state_dict(state.model)
             self.average.load_state_dict(state.average)
             self.optimizer.load_state_dict(state.optimizer)
+            self.augmenter.cuts = state.cuts
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -197,6 +202,7 @@ class _Run:
         number = self.state.epoch + 1
         started = time.perf_counter()
         torch.manual_seed(self.spec.seed * 1_000_003 + number)  # dropout
+        self._cut(number)
         self.model.train()
         losses, audio_s, rate = [], 0.0, 0.0
         views = 2 if self._compares_views(number) else 1
@@ -205,33 +211,43 @@ class _Run:
             rate = _rate((number - 1 + (index + 1) / len(batches)) / self.parameters.max_epochs, self.parameters)
             losses.append(self._step(batch, rate))
             audio_s += batch.audio_s
-        seconds = time.perf_counter() - started
+        training_s = time.perf_counter() - started
         mean_loss, audio_s = self.team.sum(float(np.mean(losses))), self.team.sum(audio_s)
         if not math.isfinite(mean_loss):
             raise DivergedError(
                 f"loss of spec {self.spec.digest[:8]} is {mean_loss} in epoch {number}; lower learning_rate"
             )
         dev_wer = self.team.from_leader(self._dev_wer() if self.team.leads else None)
-        report = EpochReport(number, mean_loss, dev_wer, seconds, audio_s / seconds, rate)
+        seconds = time.perf_counter() - started
+        report = EpochReport(number, mean_loss, dev_wer, seconds, audio_s / training_s, rate)
         self._record(report)
         return report
+
+    def _cut(self, epoch: int) -> None:
+        """Find out where utterances can be cut, at the start of the first epoch that splices them."""
+        parameters = self.parameters
+        if parameters.splice_share == 0 or epoch <= parameters.splice_from * parameters.max_epochs:
+            return
+        if self.augmenter.cuts is None:
+            found = find_cuts(self.average, self.tokenizer, self.augmenter.utterances) if self.team.leads else None
+            self.augmenter.cuts = self.team.from_leader(found)
 
     def _compares_views(self, epoch: int) -> bool:
         return self.parameters.consistency > 0 and epoch > self.parameters.consistency_from * self.parameters.max_epochs
 
     def _step(self, batch: Batch, rate: float) -> float:
         """One update; returns this process's part of the mean loss."""
+        self.team.idle = batch.share == 0
         lengths = batch.lengths.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             log_probs = self.model.encoder(batch.features.to(self.device), lengths)
         steps = self.model.encoder.output_lengths(lengths)
         target_lengths = batch.target_lengths.to(self.device)
         loss = self.loss(log_probs.transpose(0, 1), batch.targets.to(self.device), steps, target_lengths)
-        learnt = loss
-        if batch.views > 1:
-            apart = disagreement(log_probs, steps) / target_lengths.sum()
-            learnt = loss + self.parameters.consistency * apart
-        (batch.share * learnt).backward()
+        learnt = batch.share * loss
+        if batch.views > 1 and batch.share > 0:
+            learnt = learnt + self.parameters.consistency * disagreement(log_probs, steps) / batch.all_targets
+        learnt.backward()
         self.team.sum_gradients(self.model.parameters())
         nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_NORM, foreach=True)
         self.optimizer.step(rate)
@@ -264,6 +280,7 @@ class _Run:
         state.history.append(vars(report))
         state.model, state.average = _weights(self.model), _weights(self.average)
         state.optimizer = self.optimizer.state_dict()
+        state.cuts = None if self.augmenter.cuts is None else list(self.augmenter.cuts)
         if report.dev_wer <= state.best_wer:
             state.best, state.best_wer, state.best_epoch = state.average, report.dev_wer, report.epoch
         if self.team.leads:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
@@ -22,25 +21,10 @@ from voice_pipeline.evaluation.report import (
 from voice_pipeline.evaluation.suites import SuiteClip
 from voice_pipeline.evaluation.tables import slice_table
 from voice_pipeline.store.store import Store
+from voice_pipeline_tests.evaluation.heard import Answer, Scripted
 
 NOW = datetime(2026, 11, 2, tzinfo=UTC)
 SUBJECT = Subject("m-20261102-00000000", "float", "core-v1", "a" * 64)
-
-
-@dataclass(frozen=True)
-class Answer:
-    text: str
-    latency_ms: float = 10.0
-
-
-class Scripted:
-    """Answers from a list, in order; what a recogniser would say."""
-
-    def __init__(self, answers: list[str]) -> None:
-        self.answers = iter(answers)
-
-    def transcribe(self, samples: np.ndarray, /) -> Answer:
-        return Answer(next(self.answers), latency_ms=float(len(samples)))
 
 
 def clip(number: int, text: str, speaker: str = "s1", slices: tuple[str, ...] = ("condition:clean",)) -> SuiteClip:

@@ -1,7 +1,8 @@
-"""Augmentation is decided by its generator, and the trainer's mel-power forms do what their waveform forms do."""
+"""Augmentation is decided by its generator, keeps its lengths, and does to the sound what its name says."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -10,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voice_pipeline.speech import augmentation as aug
-from voice_pipeline.speech.audio import mix
-from voice_pipeline.speech.frontend import mel_power
+from voice_pipeline.speech.audio import SAMPLE_RATE
 from voice_pipeline_tests.speech.test_audio import power, tone
 from voice_pipeline_tests.speech.test_measures import bursts
 
@@ -21,14 +21,11 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 NOISES = [aug.coloured_noise(rng(1), 40_000), aug.coloured_noise(rng(2), 5_000)]
-MEL = mel_power(bursts(), 80)
 CASES: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
     "coloured_noise": lambda r: aug.coloured_noise(r, 1000),
     "add_noise": lambda r: aug.add_noise(r, bursts(), NOISES),
     "room": lambda r: aug.reverberate(bursts(), aug.room_response(r)),
-    "join": lambda r: aug.join(r, bursts(), bursts(1)),
-    "add_noise_power": lambda r: aug.add_noise_power(r, MEL, [mel_power(n, 80) for n in NOISES]),
-    "join_power": lambda r: aug.join_power(MEL, MEL, int(r.integers(5, 30))),
+    "join": lambda r: aug.join(r, NOISES[0], NOISES[1], 800),
 }
 
 
@@ -41,30 +38,45 @@ def test_the_same_seed_gives_the_same_sound_and_another_seed_another(name: str) 
     assert made.shape != other.shape or not np.array_equal(made, other)
 
 
-@given(factor=st.floats(0.8, 1.25), n=st.integers(1, 3000))
-def test_speed_scales_the_duration(factor: float, n: int) -> None:
-    assert aug.change_speed(np.ones(n, dtype=np.float32), factor).size == max(1, round(n / factor))
-    mel = np.ones((n, 4), dtype=np.float32)
-    np.testing.assert_allclose(aug.stretch(mel, factor), np.ones((max(1, round(n / factor)), 4)), rtol=1e-5)
+@given(percent=st.integers(80, 125), n=st.integers(1, 3000))
+def test_speed_scales_the_duration(percent: int, n: int) -> None:
+    heard = aug.change_speed(np.full(n, 0.1, dtype=np.float32), percent)
+    assert heard.dtype == np.float32
+    assert heard.size == aug.length_at_speed(n, percent) == math.ceil(n * 100 / percent)
 
 
-def test_speed_moves_the_pitch_in_both_forms() -> None:
-    def peak(mel: np.ndarray) -> int:
-        return int(mel.mean(axis=0).argmax())
-
-    plain = mel_power(tone(1000), 80)
-    for factor in (0.88, 1.12):
-        played = peak(mel_power(aug.change_speed(tone(1000), factor), 80))
-        assert abs(peak(aug.shift_frequencies(plain, factor)) - played) <= 1
-        assert (played > peak(plain)) == (factor > 1)
+@pytest.mark.parametrize("percent", [p for p in aug.SPEEDS_PERCENT if p != 100])
+def test_speed_moves_the_pitch(percent: int) -> None:
+    heard = aug.change_speed(tone(1000), percent)
+    spectrum = np.abs(np.fft.rfft(heard))
+    assert spectrum.argmax() * SAMPLE_RATE / heard.size == pytest.approx(10 * percent, abs=3)
 
 
-def test_noise_in_mel_power_sounds_like_noise_in_the_waveform() -> None:
-    speech, noise = bursts(), aug.coloured_noise(rng(3), 32_000, exponent=0.0)
-    gain = power(speech) / power(noise) / 10
-    in_waveform, in_power = mel_power(mix(speech, noise, 10), 80), mel_power(speech, 80) + gain * mel_power(noise, 80)
-    levels = np.log(in_waveform.mean(axis=0) / in_power.mean(axis=0))
-    assert np.abs(levels - levels.mean()).mean() < 0.15  # mix may scale the whole; its shape must stay
+def test_a_join_holds_both_as_they_were_and_no_silence_deeper_than_theirs() -> None:
+    first, second = bursts() + 0.01, bursts(1) + np.float32(0.02)
+    joined = aug.join(rng(), first, second, 1600)
+    np.testing.assert_array_equal(joined[: first.size], first)
+    np.testing.assert_array_equal(joined[first.size + 1600 :], second)
+    gap = joined[first.size : first.size + 1600]
+    quietest = min(np.sqrt(power(hop)) for hop in first.reshape(-1, 160))
+    assert np.sqrt(power(gap)) == pytest.approx(quietest, rel=0.1)
+
+
+@given(first=st.integers(0, 300), second=st.integers(0, 300))
+def test_a_splice_keeps_every_sample_away_from_its_seam(first: int, second: int) -> None:
+    head, tail = np.full(first, 0.5, dtype=np.float32), np.full(second, -0.5, dtype=np.float32)
+    whole = aug.splice(head, tail)
+    assert whole.size == first + second
+    fade = min(aug.FADE, first, second)
+    np.testing.assert_array_equal(whole[: first - fade], head[fade:])
+    np.testing.assert_array_equal(whole[first + fade :], tail[fade:])
+    if fade > 1:
+        assert whole[first - 1] == whole[first] == 0
+
+
+def test_a_join_with_hardly_a_sample_is_no_error() -> None:
+    one = np.full(1, 0.5, dtype=np.float32)
+    assert aug.join(rng(), one, bursts(), 0).size == 1 + bursts().size
 
 
 @pytest.mark.parametrize("exponent", [0.0, 1.0, 2.0])

@@ -17,7 +17,7 @@ from voice_pipeline.speech.frontend import LogMel, features, frames_of, mel_powe
 from voice_pipeline.speech.shape import PRESETS, EncoderConfig, preset
 from voice_pipeline_tests.speech.test_audio import tone
 
-SMALL = EncoderConfig(channels=16, kernels=(5, 7), stride=3)
+SMALL = EncoderConfig(channels=16, kernels=(5, 7), planes=(4, 4), stride=4)
 
 
 def noise(n: int, seed: int = 0) -> np.ndarray:
@@ -67,16 +67,16 @@ def test_padding_changes_no_gradient_in_training() -> None:
                 module.eval()  # its statistics do see padding; everything else must not
         padded = torch.zeros(1, 60 + rest, SMALL.mels)
         padded[0, :60] = torch.randn(60, SMALL.mels)
-        model.encoder(padded, torch.tensor([60]))[0, :20].sum().backward()
-        return model.encoder.stem.weight.grad  # type: ignore[return-value]
+        model.encoder(padded, torch.tensor([60]))[0, :15].sum().backward()
+        return model.encoder.stem.convolutions[0].weight.grad  # type: ignore[return-value]
 
     torch.testing.assert_close(gradient(0), gradient(36), atol=1e-4, rtol=1e-3)
 
 
 def test_log_probabilities_sum_to_one_at_every_frame() -> None:
     log_probs = AcousticModel(SMALL).eval()(torch.from_numpy(noise(16_000))[None])
-    assert log_probs.shape == (1, 34, SMALL.classes)
-    torch.testing.assert_close(log_probs.exp().sum(2), torch.ones(1, 34), atol=1e-5, rtol=0)
+    assert log_probs.shape == (1, 25, SMALL.classes)
+    torch.testing.assert_close(log_probs.exp().sum(2), torch.ones(1, 25), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(("name", "most"), [("micro", 0.3e6), ("tiny", 1e6), ("small", 5e6), ("base", 15e6)])
@@ -105,3 +105,16 @@ def test_block_dropout_keeps_the_mean_and_sleeps_in_evaluation() -> None:
     assert float(dropped.mean()) == pytest.approx(1, abs=0.02)
     assert float((dropped == 0).float().mean()) == pytest.approx(0.25, abs=0.02)
     assert torch.equal(dropout.eval()(ones, None), ones)
+
+
+@pytest.mark.parametrize("stride", [3, 8])
+def test_a_stride_that_the_planes_cannot_make_is_refused(stride: int) -> None:
+    with pytest.raises(PresetError, match=f"stride {stride}"):
+        EncoderConfig(channels=16, kernels=(5,), planes=(4, 4), stride=stride)
+
+
+def test_the_stem_halves_frames_only_as_often_as_the_stride_asks() -> None:
+    features = torch.zeros(1, 41, 80)
+    for stride, steps in ((1, 41), (2, 21), (4, 11)):
+        config = EncoderConfig(channels=16, kernels=(5,), planes=(4, 4), stride=stride)
+        assert AcousticModel(config).eval().encoder(features).shape == (1, steps, config.classes)

@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voice_pipeline.speech.augmentation import coloured_noise, room_response
+from voice_pipeline.speech.frontend import frames_of
 from voice_pipeline.speech.tokenizer import CharTokenizer
-from voice_pipeline.training import batches
 from voice_pipeline.training.batches import FRAME_MULTIPLE, MOST_FRAMES, Augmenter, Batch, Epoch, ahead, plan_epoch
-from voice_pipeline_tests.training.speech_made_of_tones import language, spec_of
+from voice_pipeline.training.data import Utterance
+from voice_pipeline_tests.training.speech_made_of_tones import language, say, spec_of
 
 UTTERANCES = language(20)
 TOKENIZER = CharTokenizer(" ab")
@@ -23,6 +24,11 @@ TOKENIZER = CharTokenizer(" ab")
 def augmenter(**fields: object) -> Augmenter:
     noises, rooms = [coloured_noise(np.random.default_rng(0), 8000)], [room_response(np.random.default_rng(0))]
     return Augmenter(UTTERANCES, noises, rooms, TOKENIZER, spec_of(**fields).hyperparameters, 80)
+
+
+def spaces(utterance: Utterance) -> tuple[int, ...]:
+    """The middle of each space in the language of tones: 0.1 s of silence, then 0.2 s a character."""
+    return tuple(1600 + 3200 * n + 1600 for n, character in enumerate(utterance.text) if character == " ")
 
 
 def texts(batch: Batch) -> list[str]:
@@ -77,19 +83,39 @@ def test_a_join_is_two_utterances_of_one_speaker() -> None:
     assert set(heard) <= pairs
 
 
+def test_a_splice_is_the_beginning_of_one_and_the_end_of_another_utterance_of_the_speaker() -> None:
+    maker = augmenter(splice_share=1.0, join_share=0.0, speed_perturbation=False, noise_share=0.0, masks=0)
+    maker.cuts = [spaces(utterance) for utterance in UTTERANCES]
+    spliced = 0
+    for index, utterance in enumerate(UTTERANCES):
+        rng = np.random.default_rng(index)
+        draw = maker.draw(rng, index)
+        ((heard,), ids) = maker.example(rng, draw)
+        assert len(heard) == draw.frames
+        if draw.ending is None:
+            assert TOKENIZER.decode(ids) == utterance.text
+            continue
+        spliced += 1
+        other = UTTERANCES[draw.ending.index]
+        assert other.speaker == utterance.speaker
+        begun, ended = utterance.text.split(" "), other.text.split(" ")
+        assert TOKENIZER.decode(ids) == " ".join([*begun[: draw.ending.words], *ended[draw.ending.word :]])
+        said = say(TOKENIZER.decode(ids), utterance.speaker, 0)
+        assert abs(len(heard) - frames_of(said.sample_count)) <= 1  # every character takes as long in this language
+    assert spliced > 5
+
+
+def test_without_cuts_nothing_is_spliced() -> None:
+    whole = [texts(batch) for batch in Epoch(augmenter(splice_share=1.0), 1, 1)]
+    assert whole == [texts(batch) for batch in Epoch(augmenter(splice_share=0.0), 1, 1)]
+
+
 def test_frames_are_padded_to_a_multiple_with_zeros() -> None:
     for batch in Epoch(augmenter(), 1, 1):
         assert batch.features.shape[1] % FRAME_MULTIPLE == 0
         for row, length in enumerate(batch.lengths.tolist()):
             assert not batch.features[row, length:].any()
             assert batch.features[row, :length].any()
-
-
-def test_a_full_cache_changes_the_cost_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    cached = list(Epoch(augmenter(), 1, 1))
-    monkeypatch.setattr(batches, "CACHED_FRAMES", 0)
-    fresh = list(Epoch(augmenter(), 1, 1))
-    assert all(torch.equal(a.features, b.features) for a, b in zip(cached, fresh, strict=True))
 
 
 def test_an_error_while_a_batch_is_made_reaches_the_trainer() -> None:

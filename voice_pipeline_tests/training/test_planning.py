@@ -92,7 +92,7 @@ def test_a_live_model_of_another_shape_is_no_parent(store: Store, clock: ManualC
     assert second.spec.hyperparameters == policy_of(store).profiles["full"].scratch
 
 
-@pytest.mark.parametrize("changed", [{"channels": 100}, {"kernels": (3, 5)}, {"stride": 8}])
+@pytest.mark.parametrize("changed", [{"channels": 100}, {"kernels": (3, 5)}, {"planes": (8, 8)}])
 def test_a_live_model_of_the_same_preset_as_it_was_before_is_no_parent(
     store: Store, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any]
 ) -> None:

@@ -44,6 +44,8 @@ def test_the_parts_of_a_batch_are_the_batch(processes: int) -> None:
         assert sum(shares) == pytest.approx(1.0)
         rows = [part[number] for part in parts if part[number].share > 0]
         assert sum(len(part.lengths) for part in rows) == len(batch.lengths)
+        assert {part.all_targets for part in rows} == {batch.all_targets} == {len(batch.targets)}
+        assert sum(part[number].audio_s for part in parts) == pytest.approx(batch.audio_s)
         assert {part.features.shape[1:] for part in rows} == {batch.features.shape[1:]}
         for rank, part in enumerate(rows):
             assert torch.equal(part.features, batch.features[rank::processes])

@@ -74,6 +74,23 @@ def test_a_run_killed_after_an_epoch_ends_with_the_same_bytes(
     assert result.sha256 == reference[1]
 
 
+def test_a_run_killed_after_its_cuts_were_found_splices_at_the_same_places(tmp_path: Path) -> None:
+    spec = spec_of(max_epochs=4, splice_share=0.8, splice_from=0.4)
+
+    def kill(report: EpochReport) -> None:
+        if report.epoch == 3:
+            raise KilledError
+
+    whole = train(spec, TRAIN, DEV, [], tmp_path / "whole")
+    with pytest.raises(KilledError):
+        train(spec, TRAIN, DEV, [], tmp_path / "killed", progress=kill)
+    assert train(spec, TRAIN, DEV, [], tmp_path / "killed").sha256 == whole.sha256
+    plain = train(spec_of(max_epochs=4), TRAIN, DEV, [], tmp_path / "plain")
+    losses = [[epoch.loss for epoch in result.epochs] for result in (whole, plain)]
+    assert losses[0][:1] == losses[1][:1]
+    assert losses[0][1:] != losses[1][1:]
+
+
 def test_a_finished_run_called_again_trains_nothing(tmp_path: Path) -> None:
     first = train(spec_of(max_epochs=1), TRAIN, DEV, [], tmp_path)
     epochs: list[EpochReport] = []
