@@ -33,8 +33,9 @@ RESULT = "result.json"
 
 
 class SeedResult(Record):
-    """One seed on AN4 test. WERs are fractions with 95 % intervals over speakers; `p95_ms` is waveform to text of the
-    int8 network with the search, one thread; `code_commit` trained and `judged_by` judged it; confidence figures are those of what the search answers.
+    """One seed on AN4 test, trained by the code of `code_commit`, judged by that of `judged_by`. WERs are fractions,
+    95 % intervals over speakers; `p95_ms` is waveform to text of the int8 network with the search, one thread;
+    confidence figures are those of what the search answers.
     """
 
     seed: int
@@ -61,8 +62,8 @@ class SeedResult(Record):
 
 
 def judge_seed(store: Store, corpus: Path, folder: Path, decoding: Decoding) -> SeedResult:
-    """The figures of a trained seed under this `decoding`, measured now or kept from before; delete its `result.json` to
-    measure anew.
+    """The figures of a trained seed under this `decoding`, measured now or kept from before; delete its `result.json`
+    to measure anew.
 
     Raises:
         PublishedError: there is no AN4 in `corpus`.
