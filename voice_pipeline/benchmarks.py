@@ -19,7 +19,9 @@ import typer
 
 from voice_pipeline.published.corpus import PublishedError
 from voice_pipeline.schema.base import Record
+from voice_pipeline.speech.errors import SpeechError
 from voice_pipeline.store.store import Store
+from voice_pipeline.training.errors import TrainingError
 
 if TYPE_CHECKING:
     from voice_pipeline.published.judging import SeedResult
@@ -55,6 +57,10 @@ class Benchmark:
     at_least: bool = False
 
 
+EXPECTED = (BenchmarkError, PublishedError, SpeechError, TrainingError, OSError, ValueError, subprocess.SubprocessError)
+"""What stops one benchmark and not those behind it."""
+
+
 def run_benchmarks(store: Store, names: list[str], corpus: Path | None) -> Iterator[Figure | str]:
     """Measure the named benchmarks (all when none is named), yielding each figure as soon as it is appended to the
     home's bench file; for one that cannot be measured here, a line that says what it needs.
@@ -68,7 +74,7 @@ def run_benchmarks(store: Store, names: list[str], corpus: Path | None) -> Itera
     for name in names or BENCHMARKS:
         try:
             figure = _measure(name, store, corpus)
-        except (BenchmarkError, PublishedError, OSError, ValueError, subprocess.SubprocessError) as error:
+        except EXPECTED as error:
             yield f"{name}: not measured: {error}"
             continue
         store.settings.reports.mkdir(parents=True, exist_ok=True)

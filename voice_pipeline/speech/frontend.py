@@ -59,7 +59,7 @@ def _tables(mels: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 
 
 def mel_power(samples: Samples, mels: int) -> NDArray[np.float32]:
-    """(T, M) mel power of one utterance in numpy: the trainer's path, which augments in this domain.
+    """(T, M) mel power of one utterance in numpy: the trainer's path.
 
     `features(mel_power(x))` equals `LogMel.forward(x)` within 1e-3, which `test_frontend.py` holds it to. It uses no
     thread pool, which small arrays on a busy machine pay dearly for.

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from voice_pipeline.training.card import ComparedWith, DataSummary, ModelCard
 
 PROCEDURE = (
-    "CTC network of separable 1-D convolutions with squeeze-excite on log-mel features that are part of the network; "
-    "trained from waveforms with warm-up and cosine decay of the rate; the averaged weights of the best epoch on "
-    "held-out dev speakers are kept."
+    "CTC network: 2-D convolutions, then separable 1-D convolutions with squeeze-excite, on log-mel features that are "
+    "part of the network; trained from waveforms with warm-up and cosine decay of the rate; the averaged weights of "
+    "the best epoch on held-out dev speakers are kept."
 )
 
 
