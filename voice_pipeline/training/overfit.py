@@ -2,7 +2,8 @@
 
 "Overfit a single batch of only a few examples" is the check that Karpathy's recipe for training neural networks (2019)
 puts before every long run: a network that cannot do it has a bug, or a learning rate that no longer run repairs.
-The plan's own preset, alphabet, learning rate and weight decay; no augmentation and no dropout, which would fight it.
+The plan's own preset, alphabet, learning rate and weight decay, in the precision that it is trained in; no augmentation
+and no dropout, which would fight it.
 
 Shapes: S output frames, V classes.
 """
@@ -29,6 +30,7 @@ from voice_pipeline.training.batches import Batch, as_float, collate
 from voice_pipeline.training.data import Utterance, Utterances
 from voice_pipeline.training.errors import NoTrainingDataError, OverfitError, UnusableAnswerError
 from voice_pipeline.training.optimiser import AdamW
+from voice_pipeline.training.trainer import uses_bfloat16
 
 CLIPS = 4
 WARMUP_STEPS = 5
@@ -169,7 +171,8 @@ def _settle(model: AcousticModel, batch: Batch) -> None:
 def _step(model: AcousticModel, optimizer: AdamW, batch: Batch, rate: float) -> float:
     device = next(model.parameters()).device
     lengths = batch.lengths.to(device)
-    log_probs = model.encoder(batch.features.to(device), lengths)
+    with torch.autocast(device.type, torch.bfloat16, enabled=uses_bfloat16(device)):  # as the trainer's own step
+        log_probs = model.encoder(batch.features.to(device), lengths)
     loss = nn.functional.ctc_loss(
         log_probs.transpose(0, 1),
         batch.targets.to(device),

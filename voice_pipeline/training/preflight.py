@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from voice_pipeline.schema.consent import Scope
 from voice_pipeline.schema.dataset import ManifestRow, Split
@@ -21,12 +21,11 @@ from voice_pipeline.store.errors import StoreError
 from voice_pipeline.store.feast_repo import declared_features
 from voice_pipeline.store.manifest import dataset_folder, manifest_rows, schema_problems
 from voice_pipeline.store.store import Store
-from voice_pipeline.store.tables import consents, eval_suites, training_frames
+from voice_pipeline.store.tables import consents, eval_suites, noises, training_frames
+from voice_pipeline.training.capacity import MEGABYTE, available_gpu_memory_mb, available_memory_mb
 from voice_pipeline.training.errors import TrainingError
 
 FRAME_KEYS = ("clip_id", "split", "event_timestamp")
-MEGABYTE = 1_000_000
-
 
 FAILURES = (TrainingError, SpeechError, StoreError, RuntimeError, MemoryError)
 """RuntimeError is what PyTorch reports everything as."""
@@ -79,10 +78,13 @@ def check_data(store: Store, spec: TrainingSpec) -> list[Finding]:
 
 
 def check_machine(store: Store, spec: TrainingSpec, limits: Preflight) -> Iterator[Finding]:
-    """Whether this machine can train the plan: the parent's checkpoint, disk and memory as estimated from the plan."""
+    """Whether this machine can train the plan: the parent's checkpoint, disk, memory of host and GPUs as estimated
+    from the plan.
+    """
     yield _parent(store, spec)
     yield _attempt("disk", lambda: _disk(store, spec, limits))
     yield _attempt("memory", lambda: _memory(store, spec, limits))
+    yield _attempt("GPU memory", lambda: _gpu_memory(store, spec))
 
 
 def check_network(store: Store, spec: TrainingSpec, limits: Preflight) -> list[Finding]:
@@ -100,16 +102,6 @@ def check_network(store: Store, spec: TrainingSpec, limits: Preflight) -> list[F
         Finding("one batch", True, f"{len(clips)} clips learnt by heart: {told}"),
         _attempt("inference", lambda: Outcome(True, f"{smoke(learnt.recogniser, clips):.0%} wrong characters in them")),
     ]
-
-
-def available_memory_mb(meminfo: Path = Path("/proc/meminfo")) -> int:
-    """Memory that can be had without swapping, in MB; where the system does not tell, more than anybody asks for."""
-    try:
-        lines = meminfo.read_text().splitlines()
-    except OSError:
-        return 1_000_000
-    found = [int(line.split()[1]) * 1024 // MEGABYTE for line in lines if line.startswith("MemAvailable:")]
-    return found[0] if found else 1_000_000
 
 
 def _splits(rows: list[ManifestRow]) -> Finding:
@@ -209,12 +201,38 @@ def _disk(store: Store, spec: TrainingSpec, limits: Preflight) -> Outcome:
 
 
 def _memory(store: Store, spec: TrainingSpec, limits: Preflight) -> Outcome:
+    """Without GPU the host holds everything."""
+    from voice_pipeline.training.estimates import host_memory_needed, memory_needed
+
+    needed = memory_needed if _free_gpu_memory_mb(store) is None else host_memory_needed
+    estimate = needed(spec, _sample_counts(store, spec), _sounds_s(store), store.settings.training_processes)
+    return _enough(available_memory_mb(), str(estimate), max(estimate.megabytes, limits.memory_mb))
+
+
+def _gpu_memory(store: Store, spec: TrainingSpec) -> Outcome:
+    from voice_pipeline.training.estimates import network_memory_needed
+
+    free = _free_gpu_memory_mb(store)
+    if free is None:
+        return Outcome(True, "none here: the host computes")
+    estimate = network_memory_needed(spec, _sample_counts(store, spec), store.settings.training_processes)
+    return _enough(free, str(estimate), estimate.megabytes)
+
+
+def _free_gpu_memory_mb(store: Store) -> int | None:
+    return available_gpu_memory_mb(store.settings.training_processes)
+
+
+def _sample_counts(store: Store, spec: TrainingSpec) -> list[int]:
     from voice_pipeline.training.data import open_utterances
-    from voice_pipeline.training.estimates import memory_needed
 
     splits = [open_utterances(store, spec.dataset_version, split) for split in (Split.TRAIN, Split.DEV)]
-    estimate = memory_needed(spec, [count for split in splits for count in split.sample_counts])
-    return _enough(available_memory_mb(), str(estimate), max(estimate.megabytes, limits.memory_mb))
+    return [count for split in splits for count in split.sample_counts]
+
+
+def _sounds_s(store: Store) -> float:
+    """Seconds of noises and room responses of this home, all of which the trainer holds."""
+    return float(store.database.scalar(select(func.sum(noises.c.duration_s))) or 0.0)
 
 
 def _enough(free: int, estimate: str, needed: int) -> Outcome:

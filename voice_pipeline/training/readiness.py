@@ -186,13 +186,14 @@ def _look_elsewhere(store: Store, model_version: str, limits: Preflight) -> Iter
 
 
 def home_environment(settings: Settings) -> dict[str, str]:
-    """The variables by which a process of its own opens the same home under the same policy."""
+    """The variables by which a process of its own opens the same home under the same policy and as many processes."""
     return {
         "VOICE_PIPELINE_HOME": str(settings.root),
         "VOICE_PIPELINE_DATABASE_URL": settings.database_url,
         "VOICE_PIPELINE_VAULT_URL": settings.vault_url,
         "VOICE_PIPELINE_BLOB_URL": settings.blob_url,
         "VOICE_PIPELINE_POLICY_DIR": str(settings.policy_dir.resolve()),
+        "VOICE_PIPELINE_TRAINING_PROCESSES": str(settings.training_processes),
     }
 
 

@@ -32,7 +32,7 @@ from voice_pipeline.speech.scoring import corpus_wer, score
 from voice_pipeline.speech.shape import preset
 from voice_pipeline.speech.tokenizer import BLANK, CharTokenizer
 from voice_pipeline.training import checkpoints
-from voice_pipeline.training.batches import Augmenter, Batch, Epoch, collate
+from voice_pipeline.training.batches import FRAME_MULTIPLE, MOST_FRAMES, Augmenter, Batch, Epoch, collate
 from voice_pipeline.training.cuts import find_cuts
 from voice_pipeline.training.data import Utterance, Utterances
 from voice_pipeline.training.errors import CheckpointMismatchError, DivergedError, NoTrainingDataError
@@ -326,11 +326,17 @@ def _synthetic_rooms(seed: int) -> list[Samples]:
 
 
 def _dev_batches(dev: Utterances, augmenter: Augmenter) -> Iterator[tuple[Batch, list[str]]]:
-    """Dev utterances as they are, shortest first, heard anew each time: their audio is not kept."""
+    """Dev utterances as they are, shortest first, at most DEV_BATCH and, padding included, MOST_FRAMES at once; heard
+    anew each time: their audio is not kept.
+    """
     counts = dev.sample_counts
-    order = sorted(range(len(dev)), key=lambda index: counts[index])
-    for start in range(0, len(order), DEV_BATCH):
-        group = list(dev.select(order[start : start + DEV_BATCH]))
+    padded = [-(-frames_of(count) // FRAME_MULTIPLE) * FRAME_MULTIPLE for count in counts]
+    waiting = sorted(range(len(dev)), key=lambda index: counts[index])
+    while waiting:
+        rows = [n for n, index in enumerate(waiting[:DEV_BATCH], 1) if n * padded[index] <= MOST_FRAMES]
+        taken = max(rows, default=1)  # ascending: the last is the longest
+        group = list(dev.select(waiting[:taken]))
+        del waiting[:taken]
         yield collate([augmenter.clean(u) for u in group], [[] for _ in group]), [u.text for u in group]
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from voice_pipeline.schema.training import Preset, TrainingSpec
+from voice_pipeline.speech import depthwise
 from voice_pipeline.speech.frontend import LogMel
 from voice_pipeline.training import overfit as module
 from voice_pipeline.training.data import Utterances
@@ -63,6 +64,17 @@ def test_gradients_that_do_not_arrive_are_noticed(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(module.AdamW, "step", lambda self, rate: None)
     with pytest.raises(OverfitError, match=r"loss (\d+\.\d\d) → \1 in 100 steps"):
         learnt()
+
+
+def test_the_gradient_that_training_in_bfloat16_takes_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(depthwise, "weight_gradient", lambda x, y, kernel: torch.full((x.shape[1], kernel), np.nan))
+    spec = spec_of()
+    clips = easiest(Utterances.of(CLIPS), spec)
+    monkeypatch.setattr(module, "uses_bfloat16", lambda device: False)
+    assert overfit(spec, clips, 1.0, 2).steps == 1  # this machine may lack the units: then it is nobody's gradient
+    monkeypatch.setattr(module, "uses_bfloat16", lambda device: True)
+    with pytest.raises(OverfitError, match="nan"):
+        overfit(spec, clips, 0.01, 3)
 
 
 def test_a_loss_that_is_no_number_is_no_success() -> None:

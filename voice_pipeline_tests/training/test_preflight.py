@@ -14,10 +14,10 @@ from sqlalchemy import select, update
 
 from voice_pipeline.schema.retrain_policy import Preflight
 from voice_pipeline.store.store import Store
-from voice_pipeline.store.tables import consents, dataset_versions, eval_suites, training_frames
+from voice_pipeline.store.tables import consents, dataset_versions, eval_suites, noises, training_frames
 from voice_pipeline.training import preflight
 from voice_pipeline.training.planning import Plan, act, read_policy
-from voice_pipeline.training.preflight import Finding, available_memory_mb, check_data, check_machine, check_network
+from voice_pipeline.training.preflight import Finding, check_data, check_machine, check_network
 
 
 @pytest.fixture
@@ -99,6 +99,38 @@ def test_a_machine_that_is_too_small_or_lacks_the_parent_says_so_with_the_number
     assert told.group(1) == told.group(2)  # no floor: the plan's own estimate is what is needed
 
 
+def memory_of(store: Store, plan: Plan) -> dict[str, int]:
+    """The parts of the memory estimate, in MB."""
+    told = {finding.name: finding.detail for finding in check_machine(store, plan.spec, Preflight())}["memory"]
+    return {name: int(size) for name, size in re.findall(r"[(,] ?([a-z ]+) (\d+)", told)}
+
+
+def test_every_training_process_and_every_noise_counts(labelled: Store, plan: Plan) -> None:
+    before = memory_of(labelled, plan)
+    row = {"category": "street", "licence": "CC0", "blob_key": "k", "sha256": "s"}
+    with labelled.database.write() as connection:
+        for kind, seconds in (("noise", 3000.0), ("rir", 600.0)):
+            connection.execute(noises.insert().values(noise_id=kind, kind=kind, duration_s=seconds, **row))
+    assert (before["noises and rooms"], memory_of(labelled, plan)["noises and rooms"]) == (0, 231)  # 64 kB a second
+    several = labelled.settings.model_copy(update={"training_processes": 3})
+    after = memory_of(Store.open(several, labelled.clock), plan)
+    assert after["noises and rooms"] == 692
+    assert after["process"] == 4 * before["process"]
+
+
+def test_where_gpus_compute_their_memory_is_looked_at(
+    labelled: Store, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "one batch" in memory_of(labelled, plan)
+    monkeypatch.setattr(preflight, "available_gpu_memory_mb", lambda gpus: 10 * gpus)
+    findings = failed(check_machine(labelled, plan.spec, Preflight(disk_mb=1)))
+    assert set(findings) == {"GPU memory"}
+    assert re.match(
+        r"10 MB free, (\d+) MB needed; estimated \1 MB \(weights and optimiser \d+, one", findings["GPU memory"]
+    )
+    assert "one batch" not in memory_of(labelled, plan)
+
+
 def frame_of(store: Store) -> Path:
     return store.settings.root / str(store.database.scalar(select(training_frames.c.uri)))
 
@@ -163,10 +195,3 @@ def rewrite(store: Store, change: Callable[[pa.Table], pa.Table]) -> None:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     with store.database.write() as connection:
         connection.execute(update(dataset_versions).values(manifest_sha256=digest))
-
-
-def test_memory_is_read_in_megabytes_and_unknown_is_no_obstacle(tmp_path: Path) -> None:
-    meminfo = tmp_path / "meminfo"
-    meminfo.write_text("MemTotal: 16000000 kB\nMemAvailable:    2000000 kB\n")
-    assert available_memory_mb(meminfo) == 2048
-    assert available_memory_mb(tmp_path / "nowhere") == 1_000_000

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from voice_pipeline.schema.training import Preset
+from voice_pipeline.speech.encoder import Encoder
+from voice_pipeline.training.batches import MOST_FRAMES
 from voice_pipeline.training.checkpoints import STATE, checkpoint_digest
 from voice_pipeline.training.data import Utterance
 from voice_pipeline.training.errors import (
@@ -141,6 +147,25 @@ def test_without_usable_utterances_nothing_is_trained(tmp_path: Path) -> None:
 def test_patience_ends_a_run_that_no_longer_improves(tmp_path: Path) -> None:
     result = train(spec_of(max_epochs=30, learning_rate=1e-9, patience_epochs=2), TRAIN[:8], DEV, [], tmp_path)
     assert len(result.epochs) < 30
+
+
+def test_long_dev_clips_are_judged_a_few_at_a_time(tmp_path: Path) -> None:
+    """At most MOST_FRAMES at once, padding included; a longer one by itself; every one once."""
+    dev = [
+        replace(clip, samples=np.resize(clip.samples, 16_000 * s))
+        for clip, s in zip(DEV, [20] * 7 + [130], strict=True)
+    ]
+    heard: list[torch.Size] = []
+
+    def note(module: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
+        if isinstance(module, Encoder) and not module.training:
+            heard.append(inputs[0].shape)
+
+    with register_module_forward_pre_hook(note):
+        train(spec_of(max_epochs=1), TRAIN[:8], dev, [], tmp_path)
+    assert sum(shape[0] for shape in heard) == len(dev)
+    assert [tuple(shape[:2]) for shape in heard] == [(6, 2048), (1, 2048), (1, 13056)]
+    assert 6 * 2048 <= MOST_FRAMES < 7 * 2048
 
 
 def test_a_loss_that_is_no_number_ends_the_run(reference: tuple[Path, str], tmp_path: Path) -> None:
