@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
+from voice_pipeline.schema.canonical import sha256_bytes
 from voice_pipeline.schema.release import ReleaseState
 from voice_pipeline.store.alerts import raise_alert
 from voice_pipeline.store.releases import in_progress, live, release_views
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 REGISTERED_MODEL = "dictation"
 CHAMPION, CHALLENGER, SHADOW = "champion", "challenger", "shadow"
 BUNDLE = "bundle_digest"
+CARD = "card_sha256"
 MIRROR_HOURS = 3
 """How often the aliases are set again where the ledger did not move: what people changed by hand does not stay."""
 
@@ -88,6 +90,7 @@ def register(store: Store, model_version: str, card: Path) -> str:
             REGISTERED_MODEL, source=source, run_id=run_id, tags={TAG: model_version}, description=f"See {card.name}."
         )
         found = str(created.version)
+    client.set_tag(run_id, CARD, sha256_bytes(card.read_bytes()))
     mirror_aliases(store)
     return found
 
@@ -103,10 +106,17 @@ def mirror_aliases(store: Store) -> Standing:
             return now
 
 
-def unregistered(store: Store, cards: Sequence[Path]) -> list[Path]:
-    """Those model cards (`<models>/<model_version>/model_card.md`) whose models the registry does not know."""
+def untold_cards(store: Store, cards: Sequence[Path]) -> list[Path]:
+    """Those model cards (`<models>/<model_version>/model_card.md`) that MLflow has not, or has as they were before."""
     client = client_of(store)
-    return [card for card in cards if registered(client, card.parent.name) is None]
+    return [card for card in cards if not _has_card(store, client, card)]
+
+
+def _has_card(store: Store, client: MlflowClient, card: Path) -> bool:
+    if registered(client, card.parent.name) is None:
+        return False
+    tags = client.get_run(run_of(store, client, card.parent.name)).data.tags
+    return tags.get(CARD) == sha256_bytes(card.read_bytes())
 
 
 def mirror_bundles(store: Store) -> list[str]:

@@ -1,7 +1,7 @@
 """The steps from a plan to a model card, one function an asset. Each can be repeated: it finds or replaces its result.
 
 The weights are made in a subprocess (`worker`); everything here reads what it left behind, keeps the figures in the
-catalogue and tells MLflow.
+catalogue and tells MLflow. What MLflow is told is read from home and catalogue, so `mirror` can tell it again later.
 """
 
 from __future__ import annotations
@@ -16,21 +16,44 @@ from sqlalchemy import select, update
 
 from voice_pipeline.evaluation.artifacts import CONFIDENCE, FLOAT, checkpoint_folder, report_for
 from voice_pipeline.evaluation.suites import current_suite
+from voice_pipeline.schema.canonical import sha256_bytes
+from voice_pipeline.schema.training import EvaluationReport
+from voice_pipeline.speech.decoder import ARPA, DECODER
 from voice_pipeline.speech.recogniser import CONFIG, TOKENIZER, WEIGHTS
 from voice_pipeline.stats.confidence import ConfidenceJudgement
 from voice_pipeline.store.blobs import write_atomically
 from voice_pipeline.store.store import Store
-from voice_pipeline.store.tables import models
-from voice_pipeline.training.assessment import Assessment, assess, write_charts
+from voice_pipeline.store.tables import dataset_versions, eval_suites, evaluations, models
+from voice_pipeline.training.assessment import CHARTS, Assessment, assess, write_charts
 from voice_pipeline.training.card import MARKDOWN, write_card
 from voice_pipeline.training.charts import learning_curve_png
-from voice_pipeline.training.confidence import CalibratedModel, fit_confidence, judge_on_suite, read_calibration
-from voice_pipeline.training.language_model import Tuned, fit_language_model
+from voice_pipeline.training.confidence import (
+    QUALITY,
+    RELIABILITY,
+    RISK_COVERAGE,
+    CalibratedModel,
+    fit_confidence,
+    judge_on_suite,
+    read_calibration,
+)
+from voice_pipeline.training.environment import kept_environment
+from voice_pipeline.training.language_model import FIGURES, Tuned, fit_language_model
 from voice_pipeline.training.plan_errors import NotTrainedError
 from voice_pipeline.training.planning import TRAINED, Plan, find_plan, read_policy
 from voice_pipeline.training.presentation import training_figures
-from voice_pipeline.training.registry import mirror_aliases, mirror_bundles, register, told, unregistered
-from voice_pipeline.training.tracking import log_confidence, log_evaluation, log_training
+from voice_pipeline.training.registry import mirror_aliases, mirror_bundles, register, told, untold_cards
+from voice_pipeline.training.tracking import (
+    CONFIDENCE_TOLD,
+    DECODER_TOLD,
+    REPORT_TOLD,
+    client_of,
+    log_confidence,
+    log_decoder,
+    log_evaluation,
+    log_training,
+    report_sha256,
+    run_of,
+)
 
 CURVE = "learning_curve.png"
 PROGRESS = "progress.jsonl"
@@ -68,10 +91,11 @@ def train_model(store: Store, model_version: str) -> TrainedModel:
 
 
 def log_model(store: Store, plan: Plan) -> str:
-    """Tell MLflow of a trained model: spec, curves, checkpoint; returns the run id."""
+    """Tell MLflow of a trained model: spec, curves, checkpoint, where it was trained; returns the run id."""
     workdir, folder = store.settings.models / plan.model_version, checkpoint_folder(store, plan.model_version)
     files = [workdir / CURVE, workdir / PROGRESS, *(folder / name for name in (WEIGHTS, CONFIG, TOKENIZER))]
-    return log_training(store, plan.model_version, plan.spec, read_epochs(store, plan.model_version), files)
+    epochs, environment = read_epochs(store, plan.model_version), kept_environment(workdir)
+    return log_training(store, plan.model_version, plan.spec, epochs, files, environment)
 
 
 def mlflow_run_id(store: Store, model_version: str) -> str | None:
@@ -87,23 +111,90 @@ def mirror(store: Store) -> str:
         lines.append(str(mirror_aliases(store)))
     if not lines:
         return "MLflow does not answer"
-    with told(store, "models that it missed"):
-        waiting = select(models.c.model_version).where(models.c.state == TRAINED, models.c.mlflow_run_id.is_(None))
-        for model_version in [row["model_version"] for row in store.database.rows(waiting)]:
-            log_model(store, find_plan(store, model_version))
-            lines.append(f"logged {model_version}")
+    everything = select(models.c.model_version).where(models.c.state == TRAINED).order_by(models.c.model_version)
+    for model_version in [row["model_version"] for row in store.database.rows(everything)]:
+        with told(store, f"what it missed of {model_version}"):
+            lines += _catch_up(store, model_version)
     with told(store, "model cards that it missed"):
-        for card in unregistered(store, sorted(store.settings.models.glob(f"*/{MARKDOWN}"))):
+        for card in untold_cards(store, sorted(store.settings.models.glob(f"*/{MARKDOWN}"))):
             lines.append(f"{card.parent.name} is version {register(store, card.parent.name, card)}")
     with told(store, "signed bundles"):
         lines += [f"bundle of {name}" for name in mirror_bundles(store)]
     return "; ".join(lines)
 
 
+def _catch_up(store: Store, model_version: str) -> list[str]:
+    """Log what the model's run lacks; a run that MLflow has lost is begun and logged anew."""
+    client = client_of(store)
+    run_id = run_of(store, client, model_version)
+    lines = []
+    if mlflow_run_id(store, model_version) != run_id:
+        log_model(store, find_plan(store, model_version))
+        lines.append(f"logged {model_version}")
+    tags = client.get_run(run_id).data.tags
+    for what, tag, tell in TOLD_ANEW:
+        if tell(store, model_version, tags.get(tag)):
+            lines.append(f"{what} of {model_version}")
+    return lines
+
+
+def _tell_decoder(store: Store, model_version: str, known: str | None = None) -> bool:
+    """Tell MLflow what the model decodes with; returns whether there was something to tell beyond `known`."""
+    folder = checkpoint_folder(store, model_version)
+    if not (folder / DECODER).is_file():
+        return False
+    metrics = store.database.scalar(select(models.c.metrics).where(models.c.model_version == model_version)) or {}
+    figures = {name: metrics[name] for name in sorted(FIGURES & metrics.keys())}
+    chosen = (folder / DECODER).read_bytes()  # it names its lm.arpa
+    sha256 = sha256_bytes(chosen + json.dumps(figures).encode())
+    if sha256 == known:
+        return False
+    files = [folder / name for name in (DECODER, ARPA) if (folder / name).is_file()]
+    log_decoder(store, model_version, figures, files, sha256)
+    return True
+
+
+def _tell_confidence(store: Store, model_version: str, known: str | None = None) -> bool:
+    """As `_tell_decoder`, of the confidence model; one that is just being fitted is left for the next time."""
+    folder, sha256 = checkpoint_folder(store, model_version), confidence_sha256(store, model_version)
+    calibration = read_calibration(folder)
+    if sha256 in (None, known) or calibration is None or sha256_bytes((folder / CONFIDENCE).read_bytes()) != sha256:
+        return False
+    names = (CONFIDENCE, QUALITY, RELIABILITY, RISK_COVERAGE)
+    files = [folder / name for name in names if (folder / name).is_file()]
+    log_confidence(store, model_version, calibration, files, sha256)
+    return True
+
+
+def _tell_report(store: Store, model_version: str, known: str | None = None) -> bool:
+    """As `_tell_decoder`, of the stored report on the newest suite that heard the model; nothing is heard for it."""
+    report = newest_report(store, model_version)
+    if report is None or report_sha256(report) == known:
+        return False
+    charts = store.settings.models / model_version / CHARTS
+    log_evaluation(store, report, sorted(charts.glob("*.png")))
+    return True
+
+
+TOLD_ANEW = (
+    ("decoder", DECODER_TOLD, _tell_decoder),
+    ("confidence", CONFIDENCE_TOLD, _tell_confidence),
+    ("evaluation", REPORT_TOLD, _tell_report),
+)
+"""What a later run may replace: its name, the tag that says which one MLflow has, how it is told."""
+
+
 def choose_decoder(store: Store, model_version: str) -> Tuned:
-    """Fit the language model of a trained model and choose its decoder. Raises `NotTrainedError`, `ModelFileError`."""
+    """Fit the language model of a trained model, choose its decoder and log it.
+
+    Raises:
+        NotTrainedError, ModelFileError: there is no network, or it cannot be loaded.
+    """
     plan = trained(store, model_version)
-    return fit_language_model(store, model_version, plan.spec.dataset_version, plan.spec.decoding)
+    tuned = fit_language_model(store, model_version, plan.spec.dataset_version, plan.spec.decoding)
+    with told(store, f"decoder of {model_version}"):
+        _tell_decoder(store, model_version)
+    return tuned
 
 
 def calibrate_model(store: Store, model_version: str) -> CalibratedModel:
@@ -116,7 +207,7 @@ def calibrate_model(store: Store, model_version: str) -> CalibratedModel:
     spec = trained(store, model_version).spec
     made = fit_confidence(store, model_version, spec.dataset_version, spec.feature_schema_version)
     with told(store, f"confidence of {model_version}"):
-        log_confidence(store, model_version, made.calibration, made.files)
+        _tell_confidence(store, model_version)
     return made
 
 
@@ -167,6 +258,20 @@ def confidence_sha256(store: Store, model_version: str) -> str | None:
     found = store.database.scalar(select(models.c.confidence_sha256).where(models.c.model_version == model_version))
     there = (checkpoint_folder(store, model_version) / CONFIDENCE).is_file()
     return str(found) if found and there else None
+
+
+def newest_report(store: Store, model_version: str) -> EvaluationReport | None:
+    """The stored float report on the newest of the suites that the model was heard on, or None."""
+    on_suites = evaluations.join(eval_suites, evaluations.c.suite_digest == eval_suites.c.digest)
+    row = store.database.row(
+        select(evaluations.c.report)
+        .select_from(
+            on_suites.join(dataset_versions, dataset_versions.c.dataset_version == eval_suites.c.dataset_version)
+        )
+        .where(evaluations.c.model_version == model_version, evaluations.c.variant == FLOAT)
+        .order_by(dataset_versions.c.sequence.desc(), eval_suites.c.created_at.desc())
+    )
+    return EvaluationReport.model_validate(row["report"]) if row else None
 
 
 def read_epochs(store: Store, model_version: str) -> list[dict[str, Any]]:

@@ -1,7 +1,8 @@
 """What MLflow is told of a model: parameters, curves, dataset with its md5, code, environment, owner, every artifact.
 
 MLflow is a mirror, never the source: what counts is the catalogue and the ledger. Every function is safe to repeat: a
-model has one run, found again by its tag. https://mlflow.org/docs/latest/ml/tracking/
+model has one run, found again by its tag. What may be made anew later (decoder, confidence, report) is told together
+with a tag that names it, set last: a run whose tag is missing or another one has to be told. https://mlflow.org/docs/latest/ml/tracking/
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select, update
 
+from voice_pipeline.schema.canonical import sha256_bytes
 from voice_pipeline.schema.training import EvaluationReport, SliceResult, TrainingSpec
 from voice_pipeline.settings import QUIET
 from voice_pipeline.stats.confidence import ConfidenceJudgement
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import dataset_versions, models
 from voice_pipeline.training.checkpoints import CHECKPOINT
-from voice_pipeline.training.environment import environment
+from voice_pipeline.training.environment import ENVIRONMENT
 from voice_pipeline.training.provenance import UNKNOWN
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "voice_pipeline"
 TAG = "model_version"
+DECODER_TOLD, CONFIDENCE_TOLD, REPORT_TOLD = "decoder_sha256", "confidence_sha256", "report_sha256"
+ENVIRONMENT_TAG = "env."
 TRAINING_CONTEXT = "mlflow.data.context"
 PATIENCE = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -42,9 +46,18 @@ LARGEST_BATCH = 900
 
 
 def log_training(
-    store: Store, model_version: str, spec: TrainingSpec, epochs: Sequence[Mapping[str, Any]], artifacts: Sequence[Path]
+    store: Store,
+    model_version: str,
+    spec: TrainingSpec,
+    epochs: Sequence[Mapping[str, Any]],
+    artifacts: Sequence[Path],
+    environment: Mapping[str, str],
 ) -> str:
-    """Log spec, curves and files of a trained model; returns the MLflow run id, which the catalogue then keeps."""
+    """Log spec, curves, files and `environment` (where it was trained, as kept then) of a trained model.
+
+    Returns:
+        The MLflow run id, which the catalogue then keeps.
+    """
     from mlflow.entities import Metric, Param, RunTag
 
     client = client_of(store)
@@ -58,14 +71,16 @@ def log_training(
         if key != "epoch" and isinstance(value, int | float) and int(row["epoch"]) not in logged
     ]
     params = [Param(key, str(value)) for key, value in _parameters(spec).items()]
-    where = environment(store.settings.training_processes)
-    tags = [RunTag(key, value) for key, value in {**_tags(store, spec), **_prefixed("env.", where)}.items()]
-    client.log_batch(run_id, params=params, tags=tags)
+    told = {**_tags(store, spec), **_prefixed(ENVIRONMENT_TAG, environment)}
+    for key in client.get_run(run_id).data.tags:
+        if key.startswith(ENVIRONMENT_TAG) and key not in told:
+            client.delete_tag(run_id, key)  # an older program told of the machine that logged
+    client.log_batch(run_id, params=params, tags=[RunTag(key, value) for key, value in told.items()])
     for start in range(0, len(metrics), LARGEST_BATCH):
         client.log_batch(run_id, metrics=metrics[start : start + LARGEST_BATCH])
     _log_dataset(store, client, run_id, spec)
     client.log_dict(run_id, spec.model_dump(mode="json"), "spec.json")
-    client.log_dict(run_id, where, "environment.json")
+    client.log_dict(run_id, dict(environment), ENVIRONMENT)
     for path in artifacts:
         client.log_artifact(run_id, str(path), CHECKPOINT if path.parent.name == CHECKPOINT else None)
     with store.database.write() as connection:
@@ -73,7 +88,26 @@ def log_training(
     return run_id
 
 
-def log_confidence(store: Store, model_version: str, calibration: ConfidenceJudgement, files: Sequence[Path]) -> None:
+def log_decoder(
+    store: Store, model_version: str, figures: Mapping[str, Any], files: Sequence[Path], sha256: str
+) -> None:
+    """Log what the model decodes with: numbers of `figures` as metrics, the rest as tags, `files` as artifacts."""
+    from mlflow.entities import Metric, RunTag
+
+    client = client_of(store)
+    run_id = run_of(store, client, model_version)
+    at = int(store.now().timestamp() * 1000)
+    measured = {name: value for name, value in figures.items() if isinstance(value, int | float)}
+    tags = [RunTag(name, str(value)) for name, value in figures.items() if name not in measured]
+    client.log_batch(run_id, metrics=[Metric(name, value, at, 0) for name, value in measured.items()], tags=tags)
+    for path in files:
+        client.log_artifact(run_id, str(path), "decoder")
+    client.set_tag(run_id, DECODER_TOLD, sha256)
+
+
+def log_confidence(
+    store: Store, model_version: str, calibration: ConfidenceJudgement, files: Sequence[Path], sha256: str
+) -> None:
     """Log the judgement of a confidence model as metrics named `confidence/<figure>`, and its files as artifacts."""
     from mlflow.entities import Metric
 
@@ -84,6 +118,7 @@ def log_confidence(store: Store, model_version: str, calibration: ConfidenceJudg
     client.log_batch(run_id, metrics=[Metric(f"confidence/{name}", value, at, 0) for name, value in figures.items()])
     for path in files:
         client.log_artifact(run_id, str(path), "confidence")
+    client.set_tag(run_id, CONFIDENCE_TOLD, sha256)
 
 
 def log_evaluation(store: Store, report: EvaluationReport, charts: Sequence[Path] = ()) -> None:
@@ -101,6 +136,12 @@ def log_evaluation(store: Store, report: EvaluationReport, charts: Sequence[Path
     client.log_dict(run_id, report.model_dump(mode="json"), f"reports/{report.variant}-{report.suite_id}.json")
     for chart in charts:
         client.log_artifact(run_id, str(chart), chart.parent.name)  # where the model card's links look for it
+    client.set_tag(run_id, REPORT_TOLD, report_sha256(report))
+
+
+def report_sha256(report: EvaluationReport) -> str:
+    """Which report it is: another hearing on the same suite is another one."""
+    return sha256_bytes(report.model_dump_json().encode())
 
 
 def client_of(store: Store) -> MlflowClient:

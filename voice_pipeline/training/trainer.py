@@ -35,6 +35,7 @@ from voice_pipeline.training import checkpoints
 from voice_pipeline.training.batches import FRAME_MULTIPLE, MOST_FRAMES, Augmenter, Batch, Epoch, collate
 from voice_pipeline.training.cuts import find_cuts
 from voice_pipeline.training.data import Utterance, Utterances
+from voice_pipeline.training.environment import Compute
 from voice_pipeline.training.errors import CheckpointMismatchError, DivergedError, NoTrainingDataError
 from voice_pipeline.training.optimiser import AdamW
 from voice_pipeline.training.team import Team
@@ -80,6 +81,7 @@ def train(
     parent: Path | None = None,
     progress: Callable[[EpochReport], None] = lambda report: None,
     rooms: Sequence[Samples] = (),
+    begun: Callable[[Compute], None] = lambda compute: None,
 ) -> TrainingResult:
     """Train until `max_epochs`, or until the dev WER has not improved for `patience_epochs`; keep the best weights.
 
@@ -89,6 +91,7 @@ def train(
         parent: checkpoint folder to start from.
         progress: called after every epoch, in the process that leads.
         rooms: impulse responses put around speech; synthetic ones are added to them.
+        begun: called before this call's first epoch, if it has one to train, in the process that leads.
 
     Raises:
         NoTrainingDataError: no usable utterance in `train` or `dev`.
@@ -98,6 +101,8 @@ def train(
         ModelFileError: `parent` cannot be loaded.
     """
     with _Run(spec, Utterances.of(train), Utterances.of(dev), noises, rooms, workdir, parent) as run:
+        if run.team.leads and not run.finished:
+            begun(run.compute)
         while not run.finished:
             report = run.epoch()
             if run.team.leads:
@@ -191,6 +196,12 @@ class _Run:
     def __exit__(self, *_: object) -> None:
         torch.set_flush_denormal(False)
         torch.set_num_threads(self._threads)
+
+    @property
+    def compute(self) -> Compute:
+        gpu = f" ({torch.cuda.get_device_name(self.device)})" if self.device.type == "cuda" else ""
+        device, threads = f"{self.device.type}{gpu}", torch.get_num_threads()
+        return Compute(device, self.bfloat16, threads, self.team.size, self.state.epoch + 1)
 
     @property
     def finished(self) -> bool:

@@ -3,8 +3,9 @@
 Promises: the caller's memory and thread pools stay its own; a worker that is killed is simply started again and goes on
 from its last finished epoch; two workers for one model never train at once (the second waits and finds the work done);
 a failure is one line on standard error and exit code 1. Every epoch is one JSON line in
-`<models>/<model_version>/progress.jsonl`. `VOICE_PIPELINE_TRAINING_PROCESSES` above one starts that many under
-`torchrun` on this machine; for several machines start `torchrun … -m voice_pipeline.training.worker` yourself.
+`<models>/<model_version>/progress.jsonl`; `environment.json` beside it says where the model was trained.
+`VOICE_PIPELINE_TRAINING_PROCESSES` above one starts that many under `torchrun` on this machine; for several machines
+start `torchrun … -m voice_pipeline.training.worker` yourself.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import subprocess
 import sys
 from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,8 +32,9 @@ from voice_pipeline.store.blobs import write_atomically
 from voice_pipeline.store.errors import StoreError
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import models
-from voice_pipeline.training.checkpoints import CHECKPOINT, STATE, checkpoint_digest, is_complete
+from voice_pipeline.training.checkpoints import CHECKPOINT, STATE, checkpoint_digest, is_complete, load_state
 from voice_pipeline.training.data import open_utterances
+from voice_pipeline.training.environment import keep_environment
 from voice_pipeline.training.errors import (
     ChangedNoisesError,
     CheckpointMismatchError,
@@ -55,6 +58,8 @@ TOLD = "training worker: "
 def run_worker(store: Store, model_version: str) -> Path:
     """Train `model_version` in a subprocess and wait; a model that is trained already is returned at once.
 
+    Where a worker was killed after it wrote the checkpoint, another tidies up behind it: no pre-flight, no training.
+
     Returns:
         The checkpoint folder. Its digest is kept as `checkpoint_sha256` of the model in the catalogue.
 
@@ -65,9 +70,12 @@ def run_worker(store: Store, model_version: str) -> Path:
         CheckpointMismatchError: the checkpoint is not the one whose digest is kept.
     """
     spec = planned_spec(store, model_version)
-    folder = store.settings.models / model_version / CHECKPOINT
-    if not is_complete(folder, spec.digest):
+    workdir = store.settings.models / model_version
+    folder = workdir / CHECKPOINT
+    complete = is_complete(folder, spec.digest)
+    if not complete:
         ensure(store, model_version)
+    if not complete or (workdir / STATE).exists():
         _run_subprocess(store, model_version)
     _keep_digest(store, model_version, folder)
     return folder
@@ -131,6 +139,8 @@ def train_planned(store: Store, model_version: str) -> Path:
                 demand(store, model_version)
             if not team.from_leader(complete):
                 _train(store, spec, workdir, team)
+            if team.leads:
+                _settle(spec, workdir)
     finally:
         team.leave()
     return workdir / CHECKPOINT
@@ -146,9 +156,9 @@ def _train(store: Store, spec: TrainingSpec, workdir: Path, team: Team) -> None:
 
     def report(epoch: EpochReport) -> None:
         with progress.open("a") as file:
-            file.write(_line(epoch))
+            file.write(json.dumps(asdict(epoch)) + "\n")
 
-    result = train(
+    train(
         spec,
         open_utterances(store, spec.dataset_version, Split.TRAIN),
         open_utterances(store, spec.dataset_version, Split.DEV),
@@ -157,12 +167,21 @@ def _train(store: Store, spec: TrainingSpec, workdir: Path, team: Team) -> None:
         _parent(store, spec),
         report,
         load_rooms(store),
+        partial(keep_environment, workdir),
     )
-    if not team.leads:
+
+
+def _settle(spec: TrainingSpec, workdir: Path) -> None:
+    """Make `progress.jsonl` what the state of a finished run says, then remove the state. Safe to repeat after a kill.
+
+    A kill between state and report loses a line, one within a report leaves a part of it: the history knows.
+    """
+    state = load_state(workdir, spec.digest)
+    if state is None:
         return
-    # a kill between state and report loses a line, one between report and state repeats it: the history knows
-    write_atomically(progress, "".join(map(_line, result.epochs)).encode())
-    (workdir / STATE).unlink(missing_ok=True)
+    lines = (json.dumps({**epoch, "epoch": int(epoch["epoch"])}) + "\n" for epoch in state.history)
+    write_atomically(workdir / PROGRESS, "".join(lines).encode())
+    (workdir / STATE).unlink()
 
 
 def _check_sounds(store: Store, spec: TrainingSpec) -> None:
@@ -177,10 +196,6 @@ def _check_sounds(store: Store, spec: TrainingSpec) -> None:
             f"spec {spec.digest[:8]} was planned with noises {spec.noise_digest[:12]}, in the store are now {len(ids)} "
             f"with digest {noise_digest(ids)[:12]}; plan anew: voice-pipeline training request"
         )
-
-
-def _line(epoch: EpochReport) -> str:
-    return json.dumps(asdict(epoch)) + "\n"
 
 
 def _parent(store: Store, spec: TrainingSpec) -> Path | None:

@@ -25,8 +25,9 @@ from voice_pipeline.partitions import model_version
 from voice_pipeline.schema.release import ReleaseState
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import models
-from voice_pipeline.training import assets, checks
+from voice_pipeline.training import assets, checks, stages
 from voice_pipeline.training.planning import request_retrain
+from voice_pipeline.training.registry import standing
 from voice_pipeline.training.sensors import jobs, registry_sensor, retrain_decision_sensor, sensors
 from voice_pipeline_tests.training.catalogue import add_dataset, move
 
@@ -134,6 +135,7 @@ def test_plan_weights_confidence_report_and_card_come_out_of_one_run(labelled: S
     _evaluation_is_shown(metadata["evaluation_report"])
     assert metadata["model_card"]["card"].value.count("data:image/png;base64,") == 2
     _everything_is_kept(labelled, request.partition_key)
+    _mlflow_has_it(labelled)
     again = materialize(SHELL, instance=instance, partition_key=request.partition_key, resources={"store": labelled})
     assert again.success
     assert len(_runs(labelled)) == 1
@@ -166,7 +168,16 @@ def _everything_is_kept(store: Store, version: str) -> None:
     assert "call mary" not in text
 
 
-def _runs(store: Store) -> list[object]:
+def _mlflow_has_it(store: Store) -> None:
+    """Every stage told it, in the same words that a later look would compare."""
+    (run,) = _runs(store)
+    assert {"decoder_sha256", "confidence_sha256", "report_sha256", "card_sha256"} <= run.data.tags.keys()
+    assert run.data.tags["env.threads"] == "1"
+    assert run.data.tags["env.bfloat16"] in ("yes", "no")
+    assert stages.mirror(store) == str(standing(store))
+
+
+def _runs(store: Store) -> list[Any]:
     from voice_pipeline.training.tracking import client_of
 
     return list(client_of(store).search_runs(["1"]))

@@ -15,7 +15,9 @@ from sqlalchemy import select
 
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import dataset_versions, models
-from voice_pipeline.training.checkpoints import checkpoint_digest
+from voice_pipeline.training import worker
+from voice_pipeline.training.checkpoints import STATE, checkpoint_digest
+from voice_pipeline.training.environment import ENVIRONMENT, kept_environment
 from voice_pipeline.training.errors import CheckpointMismatchError, PreflightError, UnknownModelError, WorkerFailedError
 from voice_pipeline.training.provenance import noise_digest, noise_ids
 from voice_pipeline.training.readiness import judge
@@ -46,6 +48,9 @@ def test_a_planned_model_is_trained_once_and_its_digest_kept(labelled: Store) ->
     plan(labelled, max_epochs=1)
     folder = run_worker(labelled, MODEL)
     assert epochs(labelled) == [1]
+    trained_on = kept_environment(folder.parent)
+    assert {"threads": "1", "processes": "1", "first_epoch": "1"}.items() <= trained_on.items()
+    assert trained_on["bfloat16"] in ("yes", "no")
     kept = labelled.database.scalar(select(models.c.checkpoint_sha256).where(models.c.model_version == MODEL))
     assert kept == checkpoint_digest(folder)
     written = (folder / "model.pt").stat().st_mtime_ns
@@ -84,8 +89,40 @@ def test_a_worker_that_is_killed_goes_on_from_its_last_epoch(labelled: Store) ->
         process.send_signal(signal.SIGKILL)
     run_worker(labelled, MODEL)
     seen = epochs(labelled)
+    assert int(kept_environment(progress.parent)["first_epoch"]) >= 2
     assert seen == list(range(1, len(seen) + 1))
     assert 2 <= len(seen) <= 40
+
+
+KILLED_AT_THE_END = """
+import os, signal, sys
+from voice_pipeline.training import worker
+worker.write_atomically = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+sys.exit(worker.main(sys.argv[1:]))
+"""
+
+
+def test_a_worker_killed_after_the_checkpoint_is_tidied_up_behind(
+    labelled: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan(labelled, max_epochs=2)
+    judge(labelled, MODEL)
+    workdir = labelled.settings.models / MODEL
+    command = [sys.executable, "-c", KILLED_AT_THE_END, MODEL]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert (workdir / "checkpoint" / "config.json").exists()
+    assert (workdir / STATE).exists()
+    lines = (workdir / PROGRESS).read_text().splitlines(keepends=True)
+    (workdir / PROGRESS).write_text(lines[1])  # as if it had been killed between state and report once before, too
+    weights, kept = (workdir / "checkpoint" / "model.pt").stat().st_mtime_ns, (workdir / ENVIRONMENT).read_bytes()
+    monkeypatch.setattr(worker, "ensure", lambda *_: pytest.fail("a trained model needs no pre-flight"))
+    run_worker(labelled, MODEL)
+    assert (workdir / PROGRESS).read_text() == "".join(lines)
+    assert not (workdir / STATE).exists()
+    assert (workdir / "checkpoint" / "model.pt").stat().st_mtime_ns == weights
+    assert (workdir / ENVIRONMENT).read_bytes() == kept
+    monkeypatch.setattr(worker, "_run_subprocess", lambda *_: pytest.fail("there is nothing left to do"))
+    run_worker(labelled, MODEL)
 
 
 def wait_for(path: Path) -> None:
