@@ -1,7 +1,8 @@
 """Finding and hearing a model's artifacts: the float checkpoint of a model version, or the int8 network of its bundle.
 
-`report_for` is the one way in which stages ask "how good is this model on that suite?": it reuses a stored report only
-if that was made with the very bytes that lie there now, else it evaluates again.
+`report_for` is the one way in which stages ask "how good is this model on that suite?" (`report_on` where its files lie
+elsewhere): it reuses a stored report only if that was made with the very bytes that lie there now and under the very
+`policy/evaluation.yaml` that lies there now, else it evaluates again.
 """
 
 from __future__ import annotations
@@ -110,19 +111,32 @@ def open_recogniser(artifact: Artifact) -> OnnxRecogniser | TorchRecogniser:
 
 
 def report_for(store: Store, model_version: str, variant: str, suite: EvalSuite) -> EvaluationReport:
-    """How `model_version` does on `suite`: the stored report if it heard the bytes that lie there now, else a new one.
+    """`report_on` of the artifact of a trained or packaged model.
 
     Raises:
         EvaluationError: the artifact is missing or the suite is empty.
+        PolicyError: `policy/evaluation.yaml` is not valid.
     """
-    artifact = artifact_of(store, model_version, variant)
-    stored = find_report(store, model_version, variant, suite.digest)
-    if stored is not None and reported_artifact(store, model_version, variant, suite.digest) == artifact.sha256:
+    return report_on(store, artifact_of(store, model_version, variant), suite)
+
+
+def report_on(store: Store, artifact: Artifact, suite: EvalSuite) -> EvaluationReport:
+    """How `artifact` does on `suite`: the stored report of these bytes under this policy, else a new one, stored.
+
+    Raises:
+        EvaluationError: the artifact cannot be loaded or the suite is empty.
+        PolicyError: `policy/evaluation.yaml` is not valid.
+    """
+    policy = load_evaluation_policy(store.settings.policy_dir)
+    key = (artifact.model_version, artifact.variant, suite.digest)
+    stored = find_report(store, *key)
+    if stored and reported_artifact(store, *key) == artifact.sha256 and stored.policy_digest == policy.digest:
         return stored
-    subject = Subject(model_version, variant, suite.suite_id, suite.digest)
-    recogniser, rules = open_recogniser(artifact), load_evaluation_policy(store.settings.policy_dir).wake_words
+    subject = Subject(artifact.model_version, artifact.variant, suite.suite_id, suite.digest)
+    recogniser = open_recogniser(artifact)
     report = evaluate(recogniser, suite_clips(store, suite), subject, store.now())
-    report = report.model_copy(update={"wake_words": suite_wake_words(store, recogniser, suite, rules)})
+    wake_words = suite_wake_words(store, recogniser, suite, policy.wake_words)
+    report = report.model_copy(update={"wake_words": wake_words, "policy_digest": policy.digest})
     store_report(store, report, artifact.sha256)
     return report
 

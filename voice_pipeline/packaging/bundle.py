@@ -36,7 +36,6 @@ from voice_pipeline.schema.bundle import BundleFile, BundleManifest, GoldenVecto
 from voice_pipeline.schema.canonical import canonical_json
 from voice_pipeline.schema.dataset import EvalSuite
 from voice_pipeline.schema.decoding import DecoderKind
-from voice_pipeline.schema.training import EvaluationReport
 from voice_pipeline.store.blobs import write_atomically
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import bundles
@@ -63,7 +62,7 @@ def build_bundle(store: Store, model_version: str) -> BundleManifest:
     building = folder.with_name(f".{model_version}.building")
     shutil.rmtree(building, ignore_errors=True)
     golden = _write_files(store, model_version, building)
-    suite, wer_float, wer_int8 = _measured(store, model_version)
+    suite, wer_float, wer_int8 = _measured(store, model_version, building)
     manifest = _manifest(store, model_version, building, golden, quantisation, suite, (wer_float, wer_int8))
     write_atomically(building / MANIFEST, canonical_json(manifest))
     shutil.rmtree(folder, ignore_errors=True)  # left by a build that was killed before it was catalogued
@@ -187,37 +186,18 @@ def _flat_form(network: Path) -> bytes:
     return kept.read_bytes()
 
 
-def _measured(store: Store, model_version: str) -> tuple[EvalSuite, float, float]:
-    """The current suite, and what the float and the int8 network make of it; both reports are stored."""
-    from voice_pipeline.evaluation.artifacts import FLOAT, report_for
+def _measured(store: Store, model_version: str, folder: Path) -> tuple[EvalSuite, float, float]:
+    """The current suite, and what the float network and the int8 one in `folder` make of it; both reports are stored.
+
+    The int8 network is heard with the files that a device gets, one thread.
+    """
+    from voice_pipeline.evaluation.artifacts import FLOAT, INT8, NETWORK, Artifact, heard_sha256, report_for, report_on
     from voice_pipeline.evaluation.suites import current_suite
 
     suite = current_suite(store)
-    float_report = report_for(store, model_version, FLOAT, suite)
-    int8_report = evaluate_int8(store, model_version, suite)
+    packed = Artifact(model_version, INT8, folder, heard_sha256(folder / NETWORK[INT8], folder))
+    float_report, int8_report = report_for(store, model_version, FLOAT, suite), report_on(store, packed, suite)
     return suite, float_report.overall.wer.value, int8_report.overall.wer.value
-
-
-def evaluate_int8(store: Store, model_version: str, suite: EvalSuite) -> EvaluationReport:
-    """The stored report of this int8 network and decoder on `suite`, else a new one, one thread as on a device."""
-    from voice_pipeline.evaluation.artifacts import INT8, heard_sha256
-    from voice_pipeline.evaluation.report import Subject, evaluate, find_report, reported_artifact, store_report
-    from voice_pipeline.evaluation.suites import suite_clips
-    from voice_pipeline.speech.decoder import open_decoder
-    from voice_pipeline.speech.recogniser import OnnxRecogniser
-    from voice_pipeline.speech.tokenizer import CharTokenizer
-
-    checkpoint, network = checkpoint_folder(store, model_version), int8_model_path(store, model_version)
-    artifact = heard_sha256(network, checkpoint)
-    stored = find_report(store, model_version, INT8, suite.digest)
-    if stored and reported_artifact(store, model_version, INT8, suite.digest) == artifact:
-        return stored
-    tokenizer = CharTokenizer.from_json((checkpoint / "tokenizer.json").read_text())
-    recogniser = OnnxRecogniser(network, tokenizer, decode=open_decoder(checkpoint, tokenizer))
-    subject = Subject(model_version, INT8, suite.suite_id, suite.digest)
-    report = evaluate(recogniser, suite_clips(store, suite), subject, store.now())
-    store_report(store, report, artifact)
-    return report
 
 
 def _manifest(

@@ -21,6 +21,7 @@ from voice_pipeline.schema.base import Record
 from voice_pipeline.schema.decoding import Decoding
 from voice_pipeline.schema.training import EvaluationReport, Interval
 from voice_pipeline.stats.confidence import judge_confidence
+from voice_pipeline.stats.sampling import spread
 from voice_pipeline.store.blobs import write_atomically
 from voice_pipeline.store.store import Store
 
@@ -96,22 +97,22 @@ def _choose_decoder(checkpoint: Path, splits: Splits, decoding: Decoding) -> Non
 def _quantise(folder: Path, splits: Splits) -> str:
     """Write `int8/` as a device has it; returns the method that was chosen on dev."""
     from voice_pipeline.packaging.export import onnx_bytes
-    from voice_pipeline.packaging.quantise import CALIBRATION_CLIPS, Heard, choose, make_candidates, measure
+    from voice_pipeline.packaging.quantise import CALIBRATION_CLIPS, Heard, choose, make_candidates, measure, words_of
     from voice_pipeline.speech.decoder import ARPA, DECODER
     from voice_pipeline.speech.recogniser import TOKENIZER, load_checkpoint
     from voice_pipeline.training.batches import as_float
 
     checkpoint = folder / "checkpoint"
     model, tokenizer = load_checkpoint(checkpoint)
-    step = max(1, len(splits.train) // CALIBRATION_CLIPS)
-    calibration = [Heard(u.text, as_float(u)) for u in splits.train[::step]]
+    chosen_clips = spread(splits.train.speakers, splits.train.clip_ids, CALIBRATION_CLIPS)
+    calibration = [Heard(u.text, as_float(u)) for u in splits.train.select(chosen_clips)]
     development = [Heard(u.text, as_float(u)) for u in splits.dev]
     with tempfile.TemporaryDirectory() as scratch:
         exported = Path(scratch) / "float.onnx"
         exported.write_bytes(onnx_bytes(model))
         files = make_candidates(exported, calibration, Path(scratch))
         measured = [measure(name, path, tokenizer, development) for name, path in files.items() if name != "float"]
-        chosen = choose(measured)
+        chosen = choose(measured, words_of(development))
         write_atomically(folder / INT8 / NETWORK[INT8], files[chosen.method].read_bytes())
     for name in (TOKENIZER, DECODER, ARPA):
         if (checkpoint / name).exists():

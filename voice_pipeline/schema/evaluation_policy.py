@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field, StringConstraints, model_validator
 
 from voice_pipeline.schema.base import Record
+from voice_pipeline.schema.canonical import digest
 from voice_pipeline.schema.policy_file import load_policy
 
 FILE_NAME = "evaluation.yaml"
@@ -38,6 +39,11 @@ class EvaluationPolicy(Record):
     """The whole file."""
 
     wake_words: WakeWords = WakeWords()
+
+    @property
+    def digest(self) -> str:
+        """What a report is bound to: another digest, another report."""
+        return digest(self)
 
 
 def load_evaluation_policy(policy_dir: Path) -> EvaluationPolicy:

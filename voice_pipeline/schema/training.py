@@ -215,7 +215,8 @@ class EvaluationReport(Record):
 
     `utterances` holds (clip_id, condition, speaker, word errors, words) for paired comparison; `members` names for each
     slice the positions of its utterances there (empty in reports from before it was kept). `punctuation` is None where
-    no reference has case or marks, `wake_words` empty where no phrase is asked for.
+    no reference has case or marks, `wake_words` empty where no phrase is asked for. `policy_digest` is that of
+    `policy/evaluation.yaml` as it was read; empty in reports from before it was kept.
     """
 
     model_version: str
@@ -230,6 +231,7 @@ class EvaluationReport(Record):
     members: dict[str, tuple[int, ...]] = Field(default_factory=dict)
     punctuation: PunctuationResult | None = None
     wake_words: tuple[WakeWordResult, ...] = ()
+    policy_digest: str = ""
 
     @property
     def parts(self) -> tuple[SliceResult, ...]:

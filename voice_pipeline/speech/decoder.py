@@ -11,8 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -134,22 +133,3 @@ def _model(path: Path, decoder: Decoder) -> NGram:
     if model.order != decoder.order:
         raise DecoderError(f"language model {path.name} has order {model.order}, decoder.json says {decoder.order}")
     return model
-
-
-@dataclass(frozen=True)
-class DecodeTimes:
-    """Milliseconds from log-probabilities to text, one thread, on this machine."""
-
-    clips: int
-    p50_ms: float
-    p95_ms: float
-
-
-def time_decoding(decode: Decode, posteriors: Iterable[NDArray[np.float32]], frame_shift_s: float) -> DecodeTimes:
-    """Decode each of `posteriors`, shapes (T, V), once and tell how long it took; at least one is needed."""
-    times = []
-    for log_probs in posteriors:
-        started = time.perf_counter()
-        decode(log_probs, frame_shift_s)
-        times.append((time.perf_counter() - started) * 1000)
-    return DecodeTimes(len(times), float(np.median(times)), float(np.percentile(times, 95)))

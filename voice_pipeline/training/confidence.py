@@ -25,11 +25,13 @@ from numpy.typing import NDArray
 from sqlalchemy import update
 
 from voice_pipeline.evaluation.artifacts import CONFIDENCE, FLOAT, artifact_of, checkpoint_folder, open_recogniser
+from voice_pipeline.evaluation.errors import EmptySuiteError
 from voice_pipeline.evaluation.noises import Noise, noise_bank
 from voice_pipeline.evaluation.suites import CLEAN, played, snr_of, suite_clips
 from voice_pipeline.schema.canonical import canonical_json, sha256_bytes
 from voice_pipeline.schema.dataset import EvalSuite, Split
 from voice_pipeline.stats.confidence import ConfidenceJudgement, judge_confidence
+from voice_pipeline.stats.sampling import by_turns
 from voice_pipeline.store.blobs import write_atomically
 from voice_pipeline.store.feast_repo import FEATURE_SERVICE, Features
 from voice_pipeline.store.frames import frame_features
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 CONDITIONS = (CLEAN, "noise_20db", "noise_15db", "noise_10db", "noise_5db", "speed_0.9", "speed_1.1")
 SPEED = "speed_"
 MOST_UTTERANCES = 250
+"""Of more, speakers give one clip in turn: a new population is heard however many older clips there are."""
 NOISE_SEED = 11
 KNOWN_SPEAKERS = 2
 """A word counts as known when at least this many training speakers said it: one person's words are not shipped."""
@@ -146,20 +149,26 @@ def read_calibration(folder: Path) -> Calibration | None:
         return None
 
 
-def judge_on_suite(store: Store, model_version: str, suite: EvalSuite, variant: str = FLOAT) -> ConfidenceJudgement:
-    """The fitted confidence of a model on a frozen suite's clips as recorded, whose speakers nothing was chosen on.
+def judge_on_suite(store: Store, model_version: str, suite: EvalSuite) -> ConfidenceJudgement:
+    """The fitted confidence of a float network on a frozen suite's clips as recorded, whose speakers nothing was chosen
+    on. (The int8 network is made after this judgement: devices' own corrections tell how well its confidence holds.)
 
     Raises:
-        EvaluationError: the artifact is missing or the suite is empty.
+        UnknownArtifactError: the model has no checkpoint.
+        EmptySuiteError: no clip of the suite is left.
     """
     from voice_pipeline.speech.scoring import score
 
-    recogniser = open_recogniser(artifact_of(store, model_version, variant))
+    recogniser = open_recogniser(artifact_of(store, model_version, FLOAT))
     rows = []
     for clip in suite_clips(store, suite.model_copy(update={"conditions": (CLEAN,)})):
         heard = recogniser.transcribe(clip.samples)
         result = score(clip.text, heard.text)
         rows.append((heard.confidence, heard.text == clip.text, result.errors, result.words, clip.speaker))
+    if not rows:  # the keys were destroyed after the manifest was read
+        raise EmptySuiteError(
+            f"suite {suite.name} has no clip left in {suite.dataset_version} to judge confidence on; freeze a new one"
+        )
     confidences, right, errors, words, speakers = zip(*rows, strict=True)
     return judge_confidence(confidences, right, errors, words, speakers)
 
@@ -281,7 +290,7 @@ def _material(store: Store, dataset_version: str) -> tuple[str, Sequence[Utteran
     from voice_pipeline.training.data import open_utterances
 
     for split in (Split.DEV, Split.TRAIN):
-        utterances = open_utterances(store, dataset_version, split)[:MOST_UTTERANCES]
-        if utterances:
-            return split.value, utterances
+        offered = open_utterances(store, dataset_version, split)
+        if offered:
+            return split.value, offered.select(by_turns(offered.speakers, offered.clip_ids, MOST_UTTERANCES))
     raise NothingToFitError(f"dataset {dataset_version} has neither dev nor train clips; label more and snapshot again")

@@ -31,6 +31,7 @@ from voice_pipeline.speech.decoding import greedy
 from voice_pipeline.speech.kneser_ney import estimate
 from voice_pipeline.speech.ngram import UNKNOWN, NGram
 from voice_pipeline.speech.normalise import plain
+from voice_pipeline.stats.sampling import by_turns
 from voice_pipeline.store.blobs import write_atomically
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import models
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 SHORTEST_ORDER = 2
 MOST_UTTERANCES = 400
+"""Of more dev clips, speakers give one in turn: a new population is heard however many older clips there are."""
 LM_WEIGHTS = (0.4, 0.2, 0.6, 0.8, 1.1)
 WORD_BONUSES = (1.0, 0.0, 2.0, 3.0)
 UNKNOWN_PENALTIES = (4.0, 2.0, 0.0, 8.0)
@@ -135,7 +137,8 @@ def _fit(store: Store, folder: Path, dataset_version: str, decoding: Decoding) -
     train, dev = (open_utterances(store, dataset_version, split) for split in (Split.TRAIN, Split.DEV))
     texts = shared_words(zip(train.speakers, train.texts, strict=True), decoding.min_speakers)
     recogniser = TorchRecogniser(*load_checkpoint(folder))  # not `load`: the decoder of an earlier fit is not asked
-    heard = [HeardText(u.text, posteriors(recogniser, u.samples)) for u in dev[:MOST_UTTERANCES]]
+    chosen = dev.select(by_turns(dev.speakers, dev.clip_ids, MOST_UTTERANCES))
+    heard = [HeardText(u.text, posteriors(recogniser, u.samples)) for u in chosen]
     return tune(heard, candidates(texts, decoding.order), recogniser.tokenizer, decoding.beam_width)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -187,9 +187,10 @@ def test_a_suite_sets_thresholds_on_dev_clips_and_judges_test_clips(store: Store
     rules = WakeWords(phrases=("hey bob", "never said"))
     said, unsaid = suite_wake_words(store, recogniser, suite, rules)
     assert said.calibration_clips == 2  # one dev speaker, two clips
-    assert said.positives == 4 * len(suite.conditions)
+    assert len(suite.conditions) > 1
+    assert said.positives == 4, "a clip is one trial, under however many conditions it is played"
     assert said.false_alarms_per_hour is not None
-    assert said.negative_hours == pytest.approx(2 * 0.5 * len(suite.conditions) / 3600)
+    assert said.negative_hours == pytest.approx(2 * 0.5 / 3600), "speech is counted once"
     assert unsaid.not_covered.startswith("no clip says it")
     assert suite_wake_words(store, recogniser, suite, WakeWords()) == ()
     kept = report_for(store, checkpoint, FLOAT, suite).wake_words
@@ -197,6 +198,34 @@ def test_a_suite_sets_thresholds_on_dev_clips_and_judges_test_clips(store: Store
         load_evaluation_policy(PROJECT_ROOT / "policy").wake_words.phrases
     )
     assert all(result.not_covered and result.false_alarms_per_hour is None for result in kept)
+
+
+def test_playing_a_suite_in_more_noises_does_not_make_an_alarm_rate_surer(store: Store, checkpoint: str) -> None:
+    add_batch(store, "batch-20261102-001", ["t1", "t2"], scopes=TEST_SCOPES, text="hey bob", seconds=0.5)
+    add_batch(store, "batch-20261102-002", ["t3"], scopes=TEST_SCOPES, text="yes", seconds=0.5)
+    add_batch(store, "batch-20261102-003", [f"s{n}" for n in range(4)], text="hey bob", seconds=0.5)
+    suite = freeze_suites(store, snapshot(store).dataset_version)
+    noisy = suite.model_copy(update={"conditions": ("clean", "noise_20db", "noise_10db", "noise_0db")})
+    recogniser, rules = open_recogniser(artifact_of(store, checkpoint, FLOAT)), WakeWords(phrases=("hey bob",))
+    assert suite_wake_words(store, recogniser, noisy, rules) == suite_wake_words(store, recogniser, suite, rules)
+    unheard = WakeWords(phrases=("yes",))  # nobody in dev says it
+    assert suite_wake_words(store, recogniser, noisy, unheard)[0].positives == 2
+
+
+def test_a_report_under_other_wake_words_is_not_taken_for_one_under_these(
+    store: Store, checkpoint: str, tmp_path: Path
+) -> None:
+    add_batch(store, "batch-20261102-001", ["t1"], scopes=TEST_SCOPES, text="hey bob", seconds=0.5)
+    add_batch(store, "batch-20261102-003", [f"s{n}" for n in range(4)], text="hey bob", seconds=0.5)
+    suite = freeze_suites(store, snapshot(store).dataset_version)
+    store = replace(store, settings=store.settings.model_copy(update={"policy_dir": tmp_path}))
+    answers = []
+    for wanted in ("phrases: [hey bob]", "phrases: [hey bob, mary]", "phrases: [hey bob], refractory_s: 2.0"):
+        (tmp_path / "evaluation.yaml").write_text(f"wake_words: {{{wanted}}}\n")
+        answers.append(report_for(store, checkpoint, FLOAT, suite))
+        assert report_for(store, checkpoint, FLOAT, suite) == answers[-1], "under the same policy it is kept"
+    assert [len(report.wake_words) for report in answers] == [1, 2, 1]
+    assert answers[2].latency != answers[0].latency, "heard anew"
 
 
 def test_the_policy_is_typed_and_may_be_absent(tmp_path: Path) -> None:

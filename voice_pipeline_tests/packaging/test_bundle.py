@@ -17,6 +17,7 @@ from voice_pipeline.packaging.export import export
 from voice_pipeline.packaging.quantise import quantise
 from voice_pipeline.packaging.repository import UpdateRepository
 from voice_pipeline.packaging.signing import signing_public_key
+from voice_pipeline.schema.evaluation_policy import load_evaluation_policy
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import bundles
 from voice_pipeline.trust import DamagedBundleError, SignatureRefusedError, WrongBundleError, verify_bundle
@@ -56,6 +57,14 @@ def test_wer_in_the_manifest_is_that_of_the_stored_reports(packaged: PackagedHom
         assert (
             report_for(packaged.store, MODEL, variant, suite) == report
         )  # the bundle's bytes are those that were heard
+
+
+def test_the_report_of_what_devices_run_has_every_wake_word(packaged: PackagedHome) -> None:
+    report = find_report(packaged.store, MODEL, INT8, current_suite(packaged.store).digest)
+    assert report is not None
+    phrases = load_evaluation_policy(packaged.store.settings.policy_dir).wake_words.phrases
+    assert [result.phrase for result in report.wake_words] == list(phrases)
+    assert phrases
 
 
 def test_whole_bundle_verifies_and_gives_its_manifest(packaged: PackagedHome, copy: Path) -> None:

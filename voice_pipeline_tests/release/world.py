@@ -27,6 +27,7 @@ from voice_pipeline.schema.bundle import BundleFile, BundleManifest
 from voice_pipeline.schema.canonical import canonical_json, digest, sha256_bytes
 from voice_pipeline.schema.clip import DeviceClass, Microphone
 from voice_pipeline.schema.dataset import EvalSuite, ManifestRow, Split
+from voice_pipeline.schema.evaluation_policy import EvaluationPolicy
 from voice_pipeline.schema.ids import uuid7
 from voice_pipeline.schema.release import Decision
 from voice_pipeline.schema.release import ReleaseState as S
@@ -220,6 +221,7 @@ def _report(
         slices=tuple(parts),
         latency=Latency(p50_ms=p95_ms / 2, p95_ms=p95_ms, clips=len(utterances), measured_on="host"),
         utterances=tuple(utterances),
+        policy_digest=EvaluationPolicy().digest,
     )
 
 

@@ -6,13 +6,12 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from voice_pipeline.speech.beam import BeamSettings
-from voice_pipeline.speech.decoder import ARPA, DECODER, Decoder, open_decoder, read_decoder, time_decoding
+from voice_pipeline.speech.decoder import ARPA, DECODER, Decoder, open_decoder, read_decoder
 from voice_pipeline.speech.errors import DecoderError
 from voice_pipeline.speech.kneser_ney import estimate
 from voice_pipeline.speech.tokenizer import CharTokenizer
@@ -115,9 +114,3 @@ def test_a_document_that_is_no_decoder_is_refused(tmp_path: Path, document: str)
     (tmp_path / DECODER).write_text(document)
     with pytest.raises(DecoderError):
         read_decoder(tmp_path)
-
-
-def test_decoding_is_timed_clip_by_clip(folder: Path) -> None:
-    times = time_decoding(open_decoder(folder, TOKENIZER), [UNSURE, np.tile(UNSURE, (4, 1))], 0.02)
-    assert times.clips == 2
-    assert 0 < times.p50_ms <= times.p95_ms

@@ -12,19 +12,23 @@ import pytest
 from sqlalchemy import select
 
 from voice_pipeline.evaluation.artifacts import checkpoint_folder
+from voice_pipeline.evaluation.errors import EmptySuiteError
 from voice_pipeline.evaluation.noises import Noise, pink_noise
 from voice_pipeline.evaluation.suites import CLEAN, current_suite
 from voice_pipeline.features.frames import build_frame
+from voice_pipeline.schema.dataset import ManifestRow
 from voice_pipeline.schema.retrain_policy import Alarms
 from voice_pipeline.speech.confidence import FEATURES, INPUT_NAMES, ConfidenceModel
 from voice_pipeline.speech.recogniser import TorchRecogniser
 from voice_pipeline.speech.tokenizer import CharTokenizer
+from voice_pipeline.store import manifest
 from voice_pipeline.store.errors import MissingFrameError
 from voice_pipeline.store.frames import frame_features
-from voice_pipeline.store.manifest import manifest_rows
+from voice_pipeline.store.manifest import manifest_rows, read_manifest
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import clip_features, models, training_frames
 from voice_pipeline.training import confidence as fitting
+from voice_pipeline.training import data
 from voice_pipeline.training.confidence import (
     CONDITIONS,
     QUALITY,
@@ -40,7 +44,7 @@ from voice_pipeline.training.confidence import (
     read_calibration,
 )
 from voice_pipeline.training.confidence_fit import PENALTIES, HeardClip, choose_penalty, design, out_of_fold
-from voice_pipeline.training.data import Utterance
+from voice_pipeline.training.data import Utterance, Utterances
 from voice_pipeline.training.plan_errors import NothingToFitError
 from voice_pipeline.training.verdicts import check_calibration
 from voice_pipeline_tests.packaging.small_models import network, write_checkpoint
@@ -188,6 +192,44 @@ def test_fit_leaves_a_model_its_judgement_and_its_charts(trained: tuple[Store, s
     again = fit_confidence(store, VERSION, version)
     assert [path.read_bytes() for path in again.files] == before
     assert judge_on_suite(store, VERSION, current_suite(store)).clips == 4
+
+
+def test_a_suite_whose_speakers_are_erased_meanwhile_is_refused_by_name(
+    trained: tuple[Store, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, _ = trained
+    suite = current_suite(store)
+
+    def read_then_erase(*told: object) -> list[ManifestRow]:
+        rows = read_manifest(*told)  # type: ignore[arg-type]
+        for speaker in {row.speaker for row in rows if row.clip_id in suite.clip_ids}:
+            store.vault.destroy(speaker)
+        return rows
+
+    monkeypatch.setattr(manifest, "read_manifest", read_then_erase)
+    for _ in ("erased after the manifest was read", "erased before"):
+        with pytest.raises(EmptySuiteError, match=f"{suite.name} has no clip left .* freeze a new one"):
+            judge_on_suite(store, VERSION, suite)
+
+
+def test_every_dev_speaker_is_heard_however_few_clips_may_be(
+    trained: tuple[Store, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, version = trained
+    speakers = ["old"] * 6 + ["s1", "s2", "s3"]
+    crowd = [Utterance(f"c{n}", speaker, "call mary", np.zeros(1, np.int16)) for n, speaker in enumerate(speakers)]
+    heard: list[str] = []
+
+    def hear_none(_recogniser: object, utterances: Utterances, *_: object) -> Hearing:
+        heard.extend(utterances.speakers)
+        return Hearing((), 0, 0.0)
+
+    monkeypatch.setattr(data, "open_utterances", lambda *_: Utterances.of(crowd))
+    monkeypatch.setattr(fitting, "MOST_UTTERANCES", 4)
+    monkeypatch.setattr(fitting, "hear", hear_none)
+    with pytest.raises(NothingToFitError):
+        fit_confidence(store, VERSION, version)
+    assert sorted(heard) == ["old", "s1", "s2", "s3"]
 
 
 def test_features_served_equal_what_the_recogniser_measures(trained: tuple[Store, str]) -> None:

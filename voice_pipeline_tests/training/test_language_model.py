@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from sqlalchemy import select
 
 from voice_pipeline.schema.dataset import Split
@@ -20,7 +21,8 @@ from voice_pipeline.speech.tokenizer import CharTokenizer
 from voice_pipeline.store.manifest import manifest_rows
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import dataset_versions, models
-from voice_pipeline.training import language_model
+from voice_pipeline.training import data, language_model
+from voice_pipeline.training.data import Utterance, Utterances
 from voice_pipeline.training.language_model import (
     FIGURES,
     HeardText,
@@ -147,6 +149,22 @@ def test_a_model_is_fitted_on_train_texts_and_kept_with_its_figures(
     fit_language_model(trained, MODEL, dataset_version, Decoding())
     assert not (checkpoint(trained) / ARPA).exists()
     assert "dev_wer_beam" not in figures(trained)
+
+
+def test_every_dev_speaker_is_heard_however_few_clips_may_be(trained: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    speakers = ["old"] * 6 + ["s1", "s2", "s3"]
+    crowd = [Utterance(f"c{n}", speaker, "call mary", np.full(1, n, np.int16)) for n, speaker in enumerate(speakers)]
+    heard: list[str] = []
+
+    def listen(_recogniser: object, samples: NDArray[np.int16]) -> NDArray[np.float32]:
+        heard.append(speakers[samples[0]])
+        return doubtful("call nary", 5, "m")
+
+    monkeypatch.setattr(language_model, "posteriors", listen)
+    monkeypatch.setattr(data, "open_utterances", lambda *_: Utterances.of(crowd))
+    monkeypatch.setattr(language_model, "MOST_UTTERANCES", 4)
+    fit_language_model(trained, MODEL, dataset_of(trained), Decoding(kind=DecoderKind.BEAM, order=2))
+    assert sorted(heard) == ["old", "s1", "s2", "s3"]
 
 
 def test_the_words_of_erased_people_are_in_no_later_model(trained: Store, monkeypatch: pytest.MonkeyPatch) -> None:
