@@ -86,11 +86,11 @@ def judge_seed(store: Store, corpus: Path, folder: Path, decoding: Decoding) -> 
 
 def _choose_decoder(checkpoint: Path, splits: Splits, decoding: Decoding) -> None:
     from voice_pipeline.speech.recogniser import TorchRecogniser, load_checkpoint
-    from voice_pipeline.training.language_model import HeardText, candidates, keep, posteriors, shared_words, tune
+    from voice_pipeline.training.language_model import candidates, heard_texts, keep, shared_words, tune
 
     recogniser = TorchRecogniser(*load_checkpoint(checkpoint))
     texts = shared_words(zip(splits.train.speakers, splits.train.texts, strict=True), decoding.min_speakers)
-    heard = [HeardText(u.text, posteriors(recogniser, u.samples)) for u in splits.dev]
+    heard = heard_texts(recogniser, splits.dev)
     keep(checkpoint, tune(heard, candidates(texts, decoding.order), recogniser.tokenizer, decoding.beam_width))
 
 

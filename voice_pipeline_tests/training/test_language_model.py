@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from voice_pipeline.training.language_model import (
     candidates,
     count_errors,
     fit_language_model,
+    heard_texts,
     keep,
     shared_words,
     tune,
@@ -136,7 +138,9 @@ def test_a_greedy_profile_costs_nothing_and_says_so(trained: Store, monkeypatch:
 def test_a_model_is_fitted_on_train_texts_and_kept_with_its_figures(
     trained: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(language_model, "posteriors", lambda *_: doubtful("call nary", 5, "m"))
+    monkeypatch.setattr(
+        language_model, "heard_texts", lambda *_: [HeardText("call mary", doubtful("call nary", 5, "m"))]
+    )
     beam, dataset_version = Decoding(kind=DecoderKind.BEAM, order=2, min_speakers=2), dataset_of(trained)
     tuned = fit_language_model(trained, MODEL, dataset_version, beam)
     assert (tuned.wer_greedy, tuned.wer_beam) == (0.5, 0)
@@ -156,19 +160,32 @@ def test_every_dev_speaker_is_heard_however_few_clips_may_be(trained: Store, mon
     crowd = [Utterance(f"c{n}", speaker, "call mary", np.full(1, n, np.int16)) for n, speaker in enumerate(speakers)]
     heard: list[str] = []
 
-    def listen(_recogniser: object, samples: NDArray[np.int16]) -> NDArray[np.float32]:
-        heard.append(speakers[samples[0]])
-        return doubtful("call nary", 5, "m")
+    def listen(_recogniser: object, chosen: Sequence[Utterance]) -> list[HeardText]:
+        heard.extend(utterance.speaker for utterance in chosen)
+        return [HeardText(utterance.text, doubtful("call nary", 5, "m")) for utterance in chosen]
 
-    monkeypatch.setattr(language_model, "posteriors", listen)
+    monkeypatch.setattr(language_model, "heard_texts", listen)
     monkeypatch.setattr(data, "open_utterances", lambda *_: Utterances.of(crowd))
     monkeypatch.setattr(language_model, "MOST_UTTERANCES", 4)
     fit_language_model(trained, MODEL, dataset_of(trained), Decoding(kind=DecoderKind.BEAM, order=2))
     assert sorted(heard) == ["old", "s1", "s2", "s3"]
 
 
+def test_every_clip_is_heard_at_every_speed() -> None:
+    class Lengths:
+        def log_probs(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+            return np.zeros((samples.size, 1), dtype=np.float32)
+
+    clips = [Utterance("c", "s", "call mary", np.full(16_000, 100, np.int16))]
+    heard = heard_texts(Lengths(), clips)  # type: ignore[arg-type]
+    assert [clip.text for clip in heard] == ["call mary"] * 3
+    assert len({len(clip.log_probs) for clip in heard}) == 3
+
+
 def test_the_words_of_erased_people_are_in_no_later_model(trained: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(language_model, "posteriors", lambda *_: doubtful("call nary", 5, "m"))
+    monkeypatch.setattr(
+        language_model, "heard_texts", lambda *_: [HeardText("call mary", doubtful("call nary", 5, "m"))]
+    )
     heard: list[list[str]] = []
     monkeypatch.setattr(language_model, "candidates", lambda texts, order: heard.append(list(texts)) or [])
     beam, dataset_version = Decoding(kind=DecoderKind.BEAM), dataset_of(trained)
