@@ -86,7 +86,7 @@ def test_only_the_encoders_convolutions_are_quantised(tmp_path: Path) -> None:
     (tmp_path / "float.onnx").write_bytes(onnx_bytes(network(0)))
     nodes = quantisable_nodes(tmp_path / "float.onnx")
     assert len(nodes.depthwise) == 4  # two blocks of two separable convolutions
-    assert len(nodes.dense) == 5  # their pointwise halves, and the stem
+    assert len(nodes.dense) == 8  # their pointwise halves; three of the stem and its way out
     assert not [name for name in (*nodes.depthwise, *nodes.dense) if "frontend" in name or "excite" in name]
 
 
@@ -110,7 +110,7 @@ def test_int8_weights_are_stored_as_int8(candidates: dict[str, Path]) -> None:
     for name in ("static-qdq", "weights-only"):
         stored = onnx.load(str(candidates[name])).graph.initializer
         kept_float = [t for t in stored if t.data_type == onnx.TensorProto.FLOAT and len(t.dims) == 4]
-        assert len([t for t in stored if t.data_type == onnx.TensorProto.INT8 and len(t.dims) == 4]) == 9, name
+        assert len([t for t in stored if t.data_type == onnx.TensorProto.INT8 and len(t.dims) == 4]) == 12, name
         assert len(kept_float) == 5, name  # squeeze-and-excitation twice two, and the head
     assert float_names
 
