@@ -21,9 +21,9 @@ MEGABYTE = 1_000_000
 FLOAT = 4
 PROCESS = 650 * MEGABYTE
 """Interpreter, PyTorch, SciPy and their libraries, synthetic noises and rooms."""
-KERNELS = 170 * MEGABYTE
-"""oneDNN keeps the last 1024 kernels that it built, and builds some 37 for every new shape of a batch of `tiny`: 150 MB
-in all.
+KERNELS = 350 * MEGABYTE
+"""oneDNN keeps the kernels that it built (`trainer.KERNELS_KEPT`), some 37 or 4.5 MB for every new shape of a batch of
+`tiny`; an epoch has up to about 70 shapes.
 """
 LIVE_COPIES = 6
 """Weights, gradients, two moments, the update being made, averaged weights."""
