@@ -45,8 +45,8 @@ GRADIENT_NORM = 5.0
 FINAL_RATE = 0.01
 DEV_BATCH = 32
 KERNELS_KEPT = 4096
-"""Every shape of a batch needs some 37 kernels; oneDNN keeps 1024 unless told otherwise, and building them anew takes an
-eighth of the time and leaves holes in the heap.
+"""Every shape of a batch needs some 37 kernels; oneDNN keeps 1024 unless told otherwise, and building them anew takes
+an eighth of the time and leaves holes in the heap.
 """
 SYNTHETIC_NOISES = 8
 SYNTHETIC_ROOMS = 8
