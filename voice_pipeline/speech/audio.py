@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import math
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -132,8 +133,17 @@ def resample(samples: Samples, from_hz: int, to_hz: int) -> Samples:
     from scipy.signal import resample_poly
 
     common = math.gcd(from_hz, to_hz)
-    result = resample_poly(samples, to_hz // common, from_hz // common)
-    return np.clip(result, -1.0, 1.0).astype(np.float32)
+    up, down = to_hz // common, from_hz // common
+    result = resample_poly(samples, up, down, window=_low_pass(max(up, down)))
+    return np.clip(result, -1.0, 1.0).astype(np.float32, copy=False)
+
+
+@lru_cache(maxsize=32)
+def _low_pass(rate: int) -> Samples:
+    """SciPy's own filter for resampling by `rate`, made once: making it took as long as a second of sound takes."""
+    from scipy.signal import firwin
+
+    return np.asarray(firwin(20 * rate + 1, 1 / rate, window=("kaiser", 5.0)), dtype=np.float32)
 
 
 def band_limit(samples: Samples, low_hz: float, high_hz: float) -> Samples:

@@ -22,6 +22,7 @@ from voice_pipeline.schema.training import Hyperparameters
 from voice_pipeline.speech import augmentation
 from voice_pipeline.speech.audio import FULL_SCALE, SAMPLE_RATE, Samples
 from voice_pipeline.speech.frontend import features, frames_of, mel_power
+from voice_pipeline.speech.recogniser import SHORTEST_INPUT, padded
 from voice_pipeline.speech.tokenizer import CharTokenizer
 from voice_pipeline.training.data import Utterance, Utterances
 
@@ -31,6 +32,10 @@ SORTED_BATCHES = 8
 MOST_FRAMES = 12_800
 """Of one batch, padding included: what bounds the trainer's memory. A single longer example is a batch of its own."""
 LONGEST_JOIN_FRAMES = 1200
+CACHED_SAMPLES = 150_000_000
+"""Of PCM16: two hours and a half, 0.3 GB. Reading, decrypting and decoding took a third of the time that examples take;
+what does not fit is read each time.
+"""
 AHEAD = 4
 
 
@@ -112,6 +117,8 @@ class Augmenter:
         self.texts = self.utterances.texts
         self._counts = self.utterances.sample_counts
         self._rooms, self._noises = rooms, noises
+        self._cache: dict[int, NDArray[np.int16]] = {}
+        self._cached_samples = 0
         self._speakers = self.utterances.speakers
         self._by_speaker: dict[str, list[int]] = {}
         for index, speaker in enumerate(self._speakers):
@@ -134,22 +141,23 @@ class Augmenter:
         speed = 100
         if self.parameters.speed_perturbation:
             speed = int(rng.choice(augmentation.SPEEDS_PERCENT))
-        return Draw(index, ending, partner, gap, speed, frames_of(augmentation.length_at_speed(count, speed)))
+        count = max(SHORTEST_INPUT, augmentation.length_at_speed(count, speed))
+        return Draw(index, ending, partner, gap, speed, frames_of(count))
 
     def example(self, rng: np.random.Generator, draw: Draw, views: int = 1) -> tuple[list[Tensor], list[int]]:
         """`views` times the features (T, M) of one drawn example, masked anew each time, and its classes."""
-        heard = as_float(self.utterances[draw.index])
+        heard = self._waveform(draw.index)
         if draw.ending is not None:
-            end = as_float(self.utterances[draw.ending.index])[draw.ending.start :]
+            end = self._waveform(draw.ending.index)[draw.ending.start :]
             heard = augmentation.splice(heard[: draw.ending.samples], end)
         if draw.partner is not None:
-            heard = augmentation.join(rng, heard, as_float(self.utterances[draw.partner]), draw.gap)
+            heard = augmentation.join(rng, heard, self._waveform(draw.partner), draw.gap)
         heard = augmentation.change_speed(heard, draw.speed)
         if rng.random() < self.parameters.room_share:
             heard = augmentation.reverberate(heard, self._rooms[int(rng.integers(len(self._rooms)))])
         if rng.random() < self.parameters.noise_share:
             heard = augmentation.add_noise(rng, heard, self._noises)
-        whole = features(mel_power(heard, self.mels))
+        whole = features(mel_power(padded(heard), self.mels))
         return [self._masked(rng, whole.copy()) for _ in range(views)], self.classes(draw)
 
     def classes(self, draw: Draw) -> list[int]:
@@ -171,6 +179,16 @@ class Augmenter:
         place, there = int(rng.integers(len(own))), int(rng.integers(len(others)))
         return Ending(own[place], place + 1, other, others[there], there + 1)
 
+    def _waveform(self, index: int) -> Samples:
+        """An utterance's samples in [-1, 1]; its PCM16 is kept as long as CACHED_SAMPLES allows."""
+        samples = self._cache.get(index)
+        if samples is None:
+            samples = self.utterances[index].samples
+            if self._cached_samples + samples.size <= CACHED_SAMPLES:
+                self._cache[index] = samples
+                self._cached_samples += samples.size
+        return _as_float(samples)
+
     def _masked(self, rng: np.random.Generator, example: NDArray[np.float32]) -> Tensor:
         for _ in range(self.parameters.masks):
             augmentation.mask_features(
@@ -179,24 +197,28 @@ class Augmenter:
         return torch.from_numpy(example)
 
     def clean(self, utterance: Utterance) -> Tensor:
-        """Features (T, M) of an utterance as it is."""
-        return torch.from_numpy(features(mel_power(as_float(utterance), self.mels)))
+        """Features (T, M) of an utterance as a recogniser hears it."""
+        return torch.from_numpy(features(mel_power(padded(as_float(utterance)), self.mels)))
 
 
 def as_float(utterance: Utterance) -> Samples:
     """An utterance's samples in [-1, 1]."""
-    return utterance.samples.astype(np.float32) / np.float32(FULL_SCALE)
+    return _as_float(utterance.samples)
+
+
+def _as_float(samples: NDArray[np.int16]) -> Samples:
+    return samples.astype(np.float32) / np.float32(FULL_SCALE)
 
 
 def collate(examples: Sequence[Tensor], targets: Sequence[list[int]], frames: int = 0, views: int = 1) -> Batch:
     """One padded batch, at least `frames` long; examples (T_i, M) are padded with zeros."""
     longest = max(frames, *(len(f) for f in examples))
-    padded = torch.zeros(len(examples), -(-longest // FRAME_MULTIPLE) * FRAME_MULTIPLE, examples[0].shape[1])
+    rows = torch.zeros(len(examples), -(-longest // FRAME_MULTIPLE) * FRAME_MULTIPLE, examples[0].shape[1])
     for row, f in enumerate(examples):
-        padded[row, : len(f)] = f
+        rows[row, : len(f)] = f
     lengths = torch.tensor([len(f) for f in examples])
     return Batch(
-        features=padded,
+        features=rows,
         lengths=lengths,
         targets=torch.tensor([index for ids in targets for index in ids]),
         target_lengths=torch.tensor([len(ids) for ids in targets]),

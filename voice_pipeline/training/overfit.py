@@ -22,7 +22,7 @@ from voice_pipeline.schema.training import TrainingSpec
 from voice_pipeline.speech.encoder import AcousticModel
 from voice_pipeline.speech.errors import TokenizerError
 from voice_pipeline.speech.frontend import features, frames_of, mel_power
-from voice_pipeline.speech.recogniser import TorchRecogniser
+from voice_pipeline.speech.recogniser import TorchRecogniser, padded
 from voice_pipeline.speech.scoring import score
 from voice_pipeline.speech.shape import preset
 from voice_pipeline.speech.tokenizer import BLANK, CharTokenizer
@@ -150,7 +150,7 @@ def _characters(tokenizer: CharTokenizer, text: str) -> int:
 
 
 def _batch(clips: Sequence[Utterance], tokenizer: CharTokenizer, mels: int) -> Batch:
-    examples = [torch.from_numpy(features(mel_power(as_float(clip), mels))) for clip in clips]
+    examples = [torch.from_numpy(features(mel_power(padded(as_float(clip)), mels))) for clip in clips]
     return collate(examples, [tokenizer.encode(clip.text) for clip in clips])
 
 

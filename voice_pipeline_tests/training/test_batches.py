@@ -11,14 +11,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voice_pipeline.speech.augmentation import coloured_noise, room_response
-from voice_pipeline.speech.frontend import frames_of
+from voice_pipeline.speech.frontend import features, frames_of, mel_power
+from voice_pipeline.speech.recogniser import SHORTEST_INPUT, padded
 from voice_pipeline.speech.tokenizer import CharTokenizer
-from voice_pipeline.training.batches import FRAME_MULTIPLE, MOST_FRAMES, Augmenter, Batch, Epoch, ahead, plan_epoch
+from voice_pipeline.training import batches
+from voice_pipeline.training.batches import (
+    FRAME_MULTIPLE,
+    MOST_FRAMES,
+    Augmenter,
+    Batch,
+    Epoch,
+    ahead,
+    as_float,
+    plan_epoch,
+)
 from voice_pipeline.training.data import Utterance
 from voice_pipeline_tests.training.speech_made_of_tones import language, say, spec_of
 
 UTTERANCES = language(20)
 TOKENIZER = CharTokenizer(" ab")
+QUIET: dict[str, object] = {"join_share": 0.0, "speed_perturbation": False, "noise_share": 0.0, "masks": 0}
 
 
 def augmenter(**fields: object) -> Augmenter:
@@ -59,6 +71,24 @@ def test_examples_are_as_long_as_they_were_drawn() -> None:
         assert [len(view) for view in example] == [draw.frames]
 
 
+def test_a_clip_that_a_recogniser_pads_is_learnt_padded() -> None:
+    short = Utterance("short", "s", "a", UTTERANCES[0].samples[2000:5000])
+    maker = Augmenter([short], [], [], TOKENIZER, spec_of(**QUIET).hyperparameters, 80)
+    draw = maker.draw(np.random.default_rng(0), 0)
+    ((learnt,), _) = maker.example(np.random.default_rng(0), draw)
+    heard = features(mel_power(padded(as_float(short)), 80))
+    assert len(learnt) == draw.frames == len(heard) == frames_of(SHORTEST_INPUT)
+    np.testing.assert_array_equal(learnt.numpy(), heard)
+    np.testing.assert_array_equal(maker.clean(short).numpy(), heard)
+
+
+def test_a_full_cache_changes_the_cost_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    cached = list(Epoch(augmenter(), 1, 1))
+    monkeypatch.setattr(batches, "CACHED_SAMPLES", 0)
+    fresh = list(Epoch(augmenter(), 1, 1))
+    assert all(torch.equal(a.features, b.features) for a, b in zip(cached, fresh, strict=True))
+
+
 def test_a_room_changes_what_is_heard_and_not_what_was_said() -> None:
     dry, wet = (list(Epoch(augmenter(room_share=share), 1, 1)) for share in (0.0, 1.0))
     assert all(torch.equal(a.targets, b.targets) for a, b in zip(dry, wet, strict=True))
@@ -84,7 +114,7 @@ def test_a_join_is_two_utterances_of_one_speaker() -> None:
 
 
 def test_a_splice_is_the_beginning_of_one_and_the_end_of_another_utterance_of_the_speaker() -> None:
-    maker = augmenter(splice_share=1.0, join_share=0.0, speed_perturbation=False, noise_share=0.0, masks=0)
+    maker = augmenter(splice_share=1.0, **QUIET)
     maker.cuts = [spaces(utterance) for utterance in UTTERANCES]
     spliced = 0
     for index, utterance in enumerate(UTTERANCES):
