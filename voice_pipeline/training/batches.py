@@ -32,10 +32,6 @@ SORTED_BATCHES = 8
 MOST_FRAMES = 12_800
 """Of one batch, padding included: what bounds the trainer's memory. A single longer example is a batch of its own."""
 LONGEST_JOIN_FRAMES = 1200
-CACHED_SAMPLES = 150_000_000
-"""Of PCM16: two hours and a half, 0.3 GB. Reading, decrypting and decoding took a third of the time that examples take;
-what does not fit is read each time.
-"""
 AHEAD = 4
 
 
@@ -117,8 +113,6 @@ class Augmenter:
         self.texts = self.utterances.texts
         self._counts = self.utterances.sample_counts
         self._rooms, self._noises = rooms, noises
-        self._cache: dict[int, NDArray[np.int16]] = {}
-        self._cached_samples = 0
         self._speakers = self.utterances.speakers
         self._by_speaker: dict[str, list[int]] = {}
         for index, speaker in enumerate(self._speakers):
@@ -146,12 +140,12 @@ class Augmenter:
 
     def example(self, rng: np.random.Generator, draw: Draw, views: int = 1) -> tuple[list[Tensor], list[int]]:
         """`views` times the features (T, M) of one drawn example, masked anew each time, and its classes."""
-        heard = self._waveform(draw.index)
+        heard = as_float(self.utterances[draw.index])
         if draw.ending is not None:
-            end = self._waveform(draw.ending.index)[draw.ending.start :]
+            end = as_float(self.utterances[draw.ending.index])[draw.ending.start :]
             heard = augmentation.splice(heard[: draw.ending.samples], end)
         if draw.partner is not None:
-            heard = augmentation.join(rng, heard, self._waveform(draw.partner), draw.gap)
+            heard = augmentation.join(rng, heard, as_float(self.utterances[draw.partner]), draw.gap)
         heard = augmentation.change_speed(heard, draw.speed)
         if rng.random() < self.parameters.room_share:
             heard = augmentation.reverberate(heard, self._rooms[int(rng.integers(len(self._rooms)))])
@@ -179,16 +173,6 @@ class Augmenter:
         place, there = int(rng.integers(len(own))), int(rng.integers(len(others)))
         return Ending(own[place], place + 1, other, others[there], there + 1)
 
-    def _waveform(self, index: int) -> Samples:
-        """An utterance's samples in [-1, 1]; its PCM16 is kept as long as CACHED_SAMPLES allows."""
-        samples = self._cache.get(index)
-        if samples is None:
-            samples = self.utterances[index].samples
-            if self._cached_samples + samples.size <= CACHED_SAMPLES:
-                self._cache[index] = samples
-                self._cached_samples += samples.size
-        return _as_float(samples)
-
     def _masked(self, rng: np.random.Generator, example: NDArray[np.float32]) -> Tensor:
         for _ in range(self.parameters.masks):
             augmentation.mask_features(
@@ -203,11 +187,7 @@ class Augmenter:
 
 def as_float(utterance: Utterance) -> Samples:
     """An utterance's samples in [-1, 1]."""
-    return _as_float(utterance.samples)
-
-
-def _as_float(samples: NDArray[np.int16]) -> Samples:
-    return samples.astype(np.float32) / np.float32(FULL_SCALE)
+    return utterance.samples.astype(np.float32) / np.float32(FULL_SCALE)
 
 
 def collate(examples: Sequence[Tensor], targets: Sequence[list[int]], frames: int = 0, views: int = 1) -> Batch:

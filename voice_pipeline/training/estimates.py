@@ -19,7 +19,6 @@ from voice_pipeline.speech.tokenizer import CharTokenizer
 
 MEGABYTE = 1_000_000
 FLOAT = 4
-PCM16 = 2
 PROCESS = 650 * MEGABYTE
 """Interpreter, PyTorch, SciPy and their libraries, synthetic noises and rooms."""
 KERNELS = 350 * MEGABYTE
@@ -90,7 +89,7 @@ def host_memory_needed(
     spec: TrainingSpec, sample_counts: Sequence[int], sounds_s: float = 0.0, processes: int = 1
 ) -> Estimate:
     """The part of `memory_needed` that lies in the host's memory where GPUs hold the networks, too."""
-    from voice_pipeline.training.batches import AHEAD, CACHED_SAMPLES
+    from voice_pipeline.training.batches import AHEAD
 
     config = _config(spec)
     batch = _batch_frames(spec, sample_counts, processes)
@@ -100,7 +99,6 @@ def host_memory_needed(
         {
             "process": (processes + launcher) * PROCESS,
             "kernels": processes * KERNELS,
-            "cached audio": processes * min(sum(sample_counts), CACHED_SAMPLES) * PCM16,
             "noises and rooms": processes * round(sounds_s * SAMPLE_RATE) * FLOAT,
             "state being saved": 2 * state,  # the copies, and the bytes of the file; one process saves
             "batches ahead": processes * (AHEAD + 2) * batch * config.mels * FLOAT,

@@ -14,7 +14,6 @@ from voice_pipeline.speech.augmentation import coloured_noise, room_response
 from voice_pipeline.speech.frontend import features, frames_of, mel_power
 from voice_pipeline.speech.recogniser import SHORTEST_INPUT, padded
 from voice_pipeline.speech.tokenizer import CharTokenizer
-from voice_pipeline.training import batches
 from voice_pipeline.training.batches import (
     FRAME_MULTIPLE,
     MOST_FRAMES,
@@ -80,13 +79,6 @@ def test_a_clip_that_a_recogniser_pads_is_learnt_padded() -> None:
     assert len(learnt) == draw.frames == len(heard) == frames_of(SHORTEST_INPUT)
     np.testing.assert_array_equal(learnt.numpy(), heard)
     np.testing.assert_array_equal(maker.clean(short).numpy(), heard)
-
-
-def test_a_full_cache_changes_the_cost_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    cached = list(Epoch(augmenter(), 1, 1))
-    monkeypatch.setattr(batches, "CACHED_SAMPLES", 0)
-    fresh = list(Epoch(augmenter(), 1, 1))
-    assert all(torch.equal(a.features, b.features) for a, b in zip(cached, fresh, strict=True))
 
 
 def test_a_room_changes_what_is_heard_and_not_what_was_said() -> None:

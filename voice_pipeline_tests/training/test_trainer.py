@@ -16,11 +16,12 @@ from voice_pipeline.schema.training import Preset
 from voice_pipeline.speech.encoder import Encoder
 from voice_pipeline.training.batches import MOST_FRAMES
 from voice_pipeline.training.checkpoints import STATE, checkpoint_digest
-from voice_pipeline.training.data import Utterance
+from voice_pipeline.training.data import Utterance, Utterances
 from voice_pipeline.training.errors import (
     CheckpointMismatchError,
     DamagedCheckpointError,
     DivergedError,
+    ErasedClipError,
     NoTrainingDataError,
 )
 from voice_pipeline.training.trainer import EpochReport, disagreement, train
@@ -95,6 +96,18 @@ def test_a_run_killed_after_its_cuts_were_found_splices_at_the_same_places(tmp_p
     losses = [[epoch.loss for epoch in result.epochs] for result in (whole, plain)]
     assert losses[0][:1] == losses[1][:1]
     assert losses[0][1:] != losses[1][1:]
+
+
+def test_a_person_erased_during_a_run_is_learnt_from_no_more(tmp_path: Path) -> None:
+    erased: list[object] = []
+
+    def hear(utterance: Utterance) -> Utterance:
+        if erased:
+            raise ErasedClipError(f"clip {utterance.clip_id} was erased while it was in use")
+        return utterance
+
+    with pytest.raises(ErasedClipError):
+        train(spec_of(), Utterances(language(16), hear), DEV, [], tmp_path, progress=erased.append)
 
 
 def test_a_finished_run_called_again_trains_nothing(tmp_path: Path) -> None:
