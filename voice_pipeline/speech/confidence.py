@@ -73,7 +73,7 @@ def inputs(
     if "log_likelihood" in posteriors:
         found[LOG_ODDS] = _log_odds(posteriors["log_likelihood"])
     if "words" in posteriors:
-        found["log_words"] = float(np.log1p(posteriors["words"]))
+        found["log_words"] = float(np.log1p(max(0.0, posteriors["words"])))  # a device may tell anything
     if "characters" in posteriors and "duration_s" in known:
         found["characters_per_s"] = posteriors["characters"] / max(known["duration_s"], 1e-3)
     return found

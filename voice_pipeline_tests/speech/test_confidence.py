@@ -172,3 +172,9 @@ def test_a_damaged_model_is_refused(change: dict[str, Any]) -> None:
 def test_a_document_that_is_no_confidence_model_is_refused(document: str) -> None:
     with pytest.raises(ModelFileError):
         ConfidenceModel.from_json(document)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(scalars(STATS))), st.floats(-1e6, 1e6)))
+def test_whatever_a_device_tells_gives_a_probability_or_none(told: dict[str, float]) -> None:
+    sure = model().confidence("a", {**scalars(STATS), **told}, CLIP)
+    assert sure is None or 0 <= sure <= 1
