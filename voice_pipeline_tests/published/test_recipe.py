@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from voice_pipeline.published.corpus import PublishedError
-from voice_pipeline.published.judging import RESULT, SeedResult, judge_seed
+from voice_pipeline.published.corpus import PublishedError, read_splits
+from voice_pipeline.published.judging import RESULT, SeedResult, _choose_decoder, _fit_confidence, _quantise, judge_seed
 from voice_pipeline.published.recipe import train_seed
 from voice_pipeline.published.table import as_markdown, compare
 from voice_pipeline.published.throughput import measure_throughput
@@ -47,6 +48,14 @@ def test_a_judged_seed_tells_what_was_heard(store: Store, spoken_corpus: Path, t
     assert table.count("\n| 1 | ") == 2
     assert f"**{result.wer_int8_greedy.value:.1%}**" in table.splitlines()[-1]
     assert SeedResult.model_validate_json(result.model_dump_json()) == result
+
+
+def test_nothing_is_chosen_on_the_test_split(spoken_corpus: Path, trained: Path) -> None:
+    closed = replace(read_splits(spoken_corpus), test=None)  # type: ignore[arg-type]  # whoever looks at it fails
+    _choose_decoder(trained / "checkpoint", closed, Decoding(order=2))
+    _quantise(trained, closed)
+    _fit_confidence(trained, closed, spoken_corpus)
+    assert {"model.onnx", "decoder.json", "confidence.json"} <= {path.name for path in (trained / "int8").iterdir()}
 
 
 def test_no_seed_is_refused(store: Store, spoken_corpus: Path) -> None:

@@ -140,6 +140,15 @@ def test_frames_are_padded_to_a_multiple_with_zeros() -> None:
             assert batch.features[row, :length].any()
 
 
+def test_two_views_are_of_the_same_examples_and_each_is_masked_for_itself() -> None:
+    for batch in Epoch(augmenter(batch_size=4, masks=0), 1, 1, views=2):
+        assert torch.equal(*batch.features.chunk(2))
+        assert torch.equal(*batch.lengths.chunk(2))
+        assert texts(batch)[: len(batch.lengths) // 2] == texts(batch)[len(batch.lengths) // 2 :]
+    masked = list(Epoch(augmenter(batch_size=4, masks=2), 1, 1, views=2))
+    assert not any(torch.equal(*batch.features.chunk(2)) for batch in masked)
+
+
 def test_an_error_while_a_batch_is_made_reaches_the_trainer() -> None:
     def broken(number: int) -> Batch:
         raise RuntimeError(f"batch {number}")

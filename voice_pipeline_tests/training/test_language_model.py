@@ -171,6 +171,20 @@ def test_every_dev_speaker_is_heard_however_few_clips_may_be(trained: Store, mon
     assert sorted(heard) == ["old", "s1", "s2", "s3"]
 
 
+def test_dev_texts_teach_the_language_model_nothing(trained: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def said(text: str) -> Utterances:
+        return Utterances.of([Utterance(f"c{n}", f"s{n}", text, np.zeros(1, np.int16)) for n in range(3)])
+
+    parts = {Split.TRAIN: said("call mary"), Split.DEV: said("secret mary")}
+    monkeypatch.setattr(data, "open_utterances", lambda _store, _version, split: parts[split])
+    monkeypatch.setattr(
+        language_model, "heard_texts", lambda *_: [HeardText("call mary", doubtful("call nary", 5, "m"))]
+    )
+    tuned = fit_language_model(trained, MODEL, dataset_of(trained), Decoding(kind=DecoderKind.BEAM, order=2))
+    assert tuned.model is not None
+    assert tuned.model.vocabulary == ("call", "mary")
+
+
 def test_every_clip_is_heard_at_every_speed() -> None:
     class Lengths:
         def log_probs(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -24,7 +24,7 @@ from voice_pipeline.training.errors import (
     ErasedClipError,
     NoTrainingDataError,
 )
-from voice_pipeline.training.trainer import EpochReport, disagreement, train
+from voice_pipeline.training.trainer import EpochReport, _rate, disagreement, train
 from voice_pipeline_tests.training.speech_made_of_tones import language, say, spec_of
 
 TRAIN, DEV = language(32), language(8, seed=1)
@@ -119,7 +119,8 @@ def test_a_finished_run_called_again_trains_nothing(tmp_path: Path) -> None:
 
 def test_another_seed_gives_other_weights(reference: tuple[Path, str], tmp_path: Path) -> None:
     other = spec_of().model_copy(update={"seed": 4})
-    assert train(other, TRAIN, DEV, [], tmp_path).sha256 != reference[1]
+    made = train(other, TRAIN, DEV, [], tmp_path).checkpoint / "model.pt"  # the digest would differ by the spec alone
+    assert made.read_bytes() != (reference[0] / "model.pt").read_bytes()
 
 
 def test_a_warm_start_begins_where_its_parent_stood(reference: tuple[Path, str], tmp_path: Path) -> None:
@@ -193,6 +194,35 @@ def test_views_of_one_example_are_pulled_together(tmp_path: Path) -> None:
     assert [e.loss for e in paired.epochs[:2]] == [e.loss for e in plain.epochs[:2]]  # one view until half of the run
     assert paired.sha256 != plain.sha256
     assert paired.epochs[-1].loss < paired.epochs[0].loss
+
+
+def test_the_weight_of_consistency_counts(tmp_path: Path) -> None:
+    runs = [
+        train(
+            spec_of(max_epochs=3, masks=2, consistency=weight, consistency_from=0.5),
+            TRAIN,
+            DEV,
+            [],
+            tmp_path / str(weight),
+        )
+        for weight in (1e-6, 2.0)
+    ]
+    light, heavy = ([epoch.loss for epoch in run.epochs] for run in runs)
+    assert light[0] == heavy[0]
+    assert light[1:] != heavy[1:]
+
+
+def test_what_is_judged_and_kept_is_the_average_of_the_weights(tmp_path: Path) -> None:
+    result = train(spec_of(max_epochs=1), TRAIN, DEV, [], tmp_path)
+    state = torch.load(tmp_path / STATE, weights_only=True)
+    kept = torch.load(result.checkpoint / "model.pt", weights_only=True)
+    assert all(torch.equal(kept[name], state["average"][name]) for name in kept)
+    assert not torch.equal(state["average"]["encoder.head.weight"], state["model"]["encoder.head.weight"])
+
+
+def test_the_rate_warms_up_in_a_line_and_falls_as_a_cosine() -> None:
+    chosen = spec_of(learning_rate=1.0, warmup_fraction=0.2).hyperparameters
+    assert [_rate(p, chosen) for p in (0.1, 0.2, 0.6, 1.0)] == pytest.approx([0.5, 1.0, 0.505, 0.01])
 
 
 def test_disagreement_is_that_of_the_real_frames_and_none_between_equal_views() -> None:
