@@ -25,8 +25,8 @@ class Stem(nn.Module):
     """Features as a picture of time and frequency: 3 × 3 convolutions that each halve the bins, the first ones the
     frames too, then every frame's planes and bins together become C channels.
 
-    The same filters serve all bins, so a formant that another vocal tract moves is still the formant: on AN4 a third
-    less loss on unheard speakers than a convolution over time with a weight for every bin.
+    The same filters serve all bins, so a formant that another vocal tract moves is still the formant, and speakers whom
+    nobody has heard are understood better than by a convolution over time with a weight for every bin.
     """
 
     def __init__(self, config: EncoderConfig) -> None:

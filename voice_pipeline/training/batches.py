@@ -85,7 +85,7 @@ class Draw:
 
 class Augmenter:
     """Turns utterances into training examples. All but the masks is done to the waveform: tempo and vocal tract made by
-    interpolating mel bands blur every example, and cost a fifth more errors at the same training loss (AN4).
+    interpolating mel bands blur every example.
 
     Args:
         utterances: the training split.

@@ -46,7 +46,7 @@ FINAL_RATE = 0.01
 DEV_BATCH = 32
 KERNELS_KEPT = 4096
 """Every shape of a batch needs some 37 kernels; oneDNN keeps 1024 unless told otherwise, and building them anew takes
-an eighth of the time and leaves holes in the heap.
+time and leaves holes in the heap.
 """
 SYNTHETIC_NOISES = 8
 SYNTHETIC_ROOMS = 8
@@ -193,9 +193,14 @@ class _Run:
         state = checkpoints.load_state(self.workdir, self.spec.digest)
         if state is not None:
             self.state = state
-            self.model.load_state_dict(state.model)
-            self.average.load_state_dict(state.average)
-            self.optimizer.load_state_dict(state.optimizer)
+            try:
+                self.model.load_state_dict(state.model)
+                self.average.load_state_dict(state.average)
+                self.optimizer.load_state_dict(state.optimizer)
+            except (RuntimeError, ValueError) as error:
+                raise CheckpointMismatchError(
+                    f"training state in {self.workdir} is of a network of another shape; delete it to start over"
+                ) from error
             self.augmenter.cuts = state.cuts
         return self
 
