@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from voice_pipeline.speech.recogniser import load_checkpoint
-from voice_pipeline.training.cuts import find_cuts
+from voice_pipeline.training.cuts import _quietest, find_cuts
 from voice_pipeline.training.trainer import train
 from voice_pipeline_tests.training.speech_made_of_tones import language, say, spec_of
 from voice_pipeline_tests.training.test_batches import spaces
@@ -36,3 +36,10 @@ def test_cuts_stay_inside_the_utterance_and_in_order(trained: Path) -> None:
     (cuts,) = find_cuts(*load_checkpoint(trained), [shouted])
     assert list(cuts) == sorted(cuts)
     assert all(0 <= cut <= shouted.sample_count for cut in cuts)
+
+
+def test_of_two_words_far_apart_the_quietest_place_is_cut() -> None:
+    samples = np.full(16_000, 0.1, dtype=np.float32)
+    samples[8_000:8_480] = 0.001
+    assert 8_000 <= _quietest(samples, 0.2, 0.8) < 8_480
+    assert _quietest(samples, 0.4, 0.4) == 6_400

@@ -10,9 +10,11 @@ import torch
 
 from voice_pipeline.schema.training import Preset, TrainingSpec
 from voice_pipeline.speech import depthwise
-from voice_pipeline.speech.frontend import LogMel
+from voice_pipeline.speech.frontend import LogMel, frames_of
+from voice_pipeline.speech.recogniser import SHORTEST_INPUT
+from voice_pipeline.speech.tokenizer import CharTokenizer
 from voice_pipeline.training import overfit as module
-from voice_pipeline.training.data import Utterances
+from voice_pipeline.training.data import Utterance, Utterances
 from voice_pipeline.training.errors import NoTrainingDataError, OverfitError, UnusableAnswerError
 from voice_pipeline.training.overfit import Overfit, easiest, overfit, smoke
 from voice_pipeline_tests.training.speech_made_of_tones import language, spec_of
@@ -103,3 +105,8 @@ def test_log_probabilities_that_are_none_are_named(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(done.recogniser, "log_probs", lambda samples: answer(honest(samples)))  # type: ignore[operator]
     with pytest.raises(UnusableAnswerError, match=told):
         smoke(done.recogniser, CLIPS[:1])
+
+
+def test_short_clips_are_learnt_with_the_silence_that_a_recogniser_adds() -> None:
+    short = Utterance("short", "s", "a", np.zeros(SHORTEST_INPUT // 2, np.int16))
+    assert module._batch([short], CharTokenizer(" ab"), 80).lengths.tolist() == [frames_of(SHORTEST_INPUT)]
