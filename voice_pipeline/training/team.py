@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.nn.functional import all_reduce  # imported after a meeting began, it would keep it for ever
 
 
 @dataclass
@@ -43,7 +44,7 @@ class Team:
         return self.rank == 0
 
     def leave(self) -> None:
-        """End the meeting; a process that does not is waited for."""
+        """End the meeting and gloo's threads: one that outlives Python's objects aborts the process at its exit."""
         if self.size > 1 and distributed.is_initialized():
             distributed.destroy_process_group()
 
@@ -101,8 +102,6 @@ class SharedBatchNorm(nn.BatchNorm2d):
         """x (B, C, 1, S)."""
         if not self.training:
             return super().forward(x)
-        from torch.distributed.nn.functional import all_reduce
-
         wide = x.float()
         counts = 0.0 if self.team.idle else 1.0
         count = torch.tensor([counts * wide.numel() / wide.shape[1]], device=x.device)

@@ -18,19 +18,21 @@ from voice_pipeline.training.team import SharedBatchNorm, Team
 from voice_pipeline_tests.training.test_batches import augmenter
 
 PROGRAM = "voice_pipeline_tests.training.train_once"
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone"]
 
 
-def losses(folder: Path, *launcher: str) -> np.ndarray:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    command = [sys.executable, *launcher, "-m", PROGRAM, str(folder)]
+def losses(folder: Path, clips: int, *launcher: str) -> np.ndarray:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONFAULTHANDLER": "1"}
+    command = [sys.executable, *launcher, "-m", PROGRAM, str(folder), str(clips)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, done.stderr
     return np.array(json.loads(done.stdout.splitlines()[-1]))
 
 
-def test_two_processes_reach_the_loss_of_one(tmp_path: Path) -> None:
-    alone, together = losses(tmp_path / "one"), losses(tmp_path / "two", *TORCHRUN)
+@pytest.mark.parametrize(("processes", "clips"), [(2, 31), (3, 32)])  # 32 leave a batch of two: one of three is idle
+def test_several_processes_reach_the_loss_of_one(tmp_path: Path, processes: int, clips: int) -> None:
+    alone = losses(tmp_path / "one", clips)
+    together = losses(tmp_path / "team", clips, *TORCHRUN, f"--nproc-per-node={processes}")
     assert alone[-1, 0] < alone[0, 0]
     assert np.abs(alone[:, 0] - together[:, 0]).max() < 1e-3
 
