@@ -23,7 +23,7 @@ from voice_pipeline.store.store import Store
 from voice_pipeline.training.decisions import decide
 from voice_pipeline.training.planning import Plan, act, read_policy
 from voice_pipeline.training.registry import MIRROR_HOURS, standing
-from voice_pipeline.training.stages import mirror
+from voice_pipeline.training.stages import mirror, trained_models
 
 training_job = define_asset_job(
     "training_job",
@@ -87,12 +87,12 @@ def _tags(plan: Plan) -> dict[str, str]:
     job=registry_job,
     minimum_interval_seconds=30,
     default_status=DefaultSensorStatus.RUNNING,
-    description="A change of the live, coming or shadow release is mirrored into MLflow; again every 3 h.",
+    description="A change of the live, coming or shadow release is mirrored into MLflow, as is what it missed, every 3 h",
 )
 def registry_sensor(context: SensorEvaluationContext, store: ResourceParam[Store]) -> Iterator[RunRequest | SkipReason]:
     now = standing(store)
-    if now.since == 0:
-        yield SkipReason("no release yet")
+    if now.since == 0 and not trained_models(store):
+        yield SkipReason("no model yet")
     else:
         again = int(store.now().timestamp() // (MIRROR_HOURS * 3600))
         yield RunRequest(run_key=digest({**now.aliases, "since": now.since, "again": again}))

@@ -111,8 +111,7 @@ def mirror(store: Store) -> str:
         lines.append(str(mirror_aliases(store)))
     if not lines:
         return "MLflow does not answer"
-    everything = select(models.c.model_version).where(models.c.state == TRAINED).order_by(models.c.model_version)
-    for model_version in [row["model_version"] for row in store.database.rows(everything)]:
+    for model_version in trained_models(store):
         with told(store, f"what it missed of {model_version}"):
             lines += _catch_up(store, model_version)
     with told(store, "model cards that it missed"):
@@ -121,6 +120,12 @@ def mirror(store: Store) -> str:
     with told(store, "signed bundles"):
         lines += [f"bundle of {name}" for name in mirror_bundles(store)]
     return "; ".join(lines)
+
+
+def trained_models(store: Store) -> list[str]:
+    """Versions of all models whose training has ended, by name."""
+    everything = select(models.c.model_version).where(models.c.state == TRAINED).order_by(models.c.model_version)
+    return [row["model_version"] for row in store.database.rows(everything)]
 
 
 def _catch_up(store: Store, model_version: str) -> list[str]:

@@ -79,6 +79,15 @@ def test_a_join_with_hardly_a_sample_is_no_error() -> None:
     assert aug.join(rng(), one, bursts(), 0).size == 1 + bursts().size
 
 
+def test_noise_lies_under_speech_at_every_ratio_of_the_range() -> None:
+    speech = (0.02 * rng(3).standard_normal(16_000)).astype(np.float32)
+    heard = [aug.add_noise(rng(seed), speech, NOISES[:1]) for seed in range(50)]
+    ratios = [10 * np.log10(power(speech) / power(noisy - speech)) for noisy in heard]
+    low, high = aug.SNR_RANGE_DB
+    assert low - 0.1 <= min(ratios) < low + 5
+    assert high - 5 < max(ratios) <= high + 0.1
+
+
 @pytest.mark.parametrize("exponent", [0.0, 1.0, 2.0])
 def test_coloured_noise_falls_with_its_exponent(exponent: float) -> None:
     spectrum = np.abs(np.fft.rfft(aug.coloured_noise(rng(), 160_000, exponent))) ** 2
@@ -99,3 +108,14 @@ def test_masks_stay_within_their_limits(frames: int, bins: int, width: int, seed
     assert (features == 0).all(axis=0).sum() <= bins
     assert (features == 0).all(axis=1).sum() <= min(width, frames // 5)
     assert set(np.unique(features)) <= {0, 1}
+
+
+def test_masks_reach_every_width_up_to_their_limits() -> None:
+    bins, frames = set(), set()
+    for seed in range(300):
+        features = np.ones((100, 80), dtype=np.float32)
+        aug.mask_features(rng(seed), features, 5, 7)
+        bins.add(int((features == 0).all(axis=0).sum()))
+        frames.add(int((features == 0).all(axis=1).sum()))
+    assert bins == set(range(6))
+    assert frames == set(range(8))

@@ -10,10 +10,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voice_pipeline.speech.augmentation import coloured_noise, room_response
+from voice_pipeline.speech.augmentation import SPEEDS_PERCENT, coloured_noise, room_response
 from voice_pipeline.speech.frontend import features, frames_of, mel_power
 from voice_pipeline.speech.recogniser import SHORTEST_INPUT, padded
 from voice_pipeline.speech.tokenizer import CharTokenizer
+from voice_pipeline.training import batches
 from voice_pipeline.training.batches import (
     FRAME_MULTIPLE,
     MOST_FRAMES,
@@ -87,6 +88,17 @@ def test_a_room_changes_what_is_heard_and_not_what_was_said() -> None:
     assert not any(torch.equal(a.features, b.features) for a, b in zip(dry, wet, strict=True))
 
 
+def test_noise_lies_over_its_share_of_examples() -> None:
+    dry, noisy = (list(Epoch(augmenter(noise_share=share), 1, 1)) for share in (0.0, 1.0))
+    assert all(torch.equal(a.targets, b.targets) for a, b in zip(dry, noisy, strict=True))
+    assert not any(torch.equal(a.features, b.features) for a, b in zip(dry, noisy, strict=True))
+
+
+def test_every_speed_is_drawn() -> None:
+    maker = augmenter(speed_perturbation=True)
+    assert {maker.draw(np.random.default_rng(seed), 0).speed for seed in range(60)} == set(SPEEDS_PERCENT)
+
+
 def test_the_same_epoch_is_the_same_twice_and_another_is_not() -> None:
     first, again, next_one = (list(Epoch(augmenter(), 1, epoch)) for epoch in (1, 1, 2))
     assert all(torch.equal(a.features, b.features) for a, b in zip(first, again, strict=True))
@@ -147,6 +159,13 @@ def test_two_views_are_of_the_same_examples_and_each_is_masked_for_itself() -> N
         assert texts(batch)[: len(batch.lengths) // 2] == texts(batch)[len(batch.lengths) // 2 :]
     masked = list(Epoch(augmenter(batch_size=4, masks=2), 1, 1, views=2))
     assert not any(torch.equal(*batch.features.chunk(2)) for batch in masked)
+
+
+def test_two_views_count_as_two_rows_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "MOST_FRAMES", 600)
+    made = list(Epoch(augmenter(batch_size=20, join_share=0.0), 1, 1, views=2))
+    assert any(len(batch.lengths) > 2 for batch in made)
+    assert all(len(batch.lengths) == 2 or len(batch.lengths) * int(batch.lengths.max()) <= 600 for batch in made)
 
 
 def test_an_error_while_a_batch_is_made_reaches_the_trainer() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import select, update
 
+from voice_pipeline.schema.dataset import ManifestRow, Split
 from voice_pipeline.schema.retrain_policy import Preflight
+from voice_pipeline.store.manifest import manifest_bytes, manifest_rows
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import consents, dataset_versions, eval_suites, noises, training_frames
 from voice_pipeline.training import preflight
@@ -69,9 +73,7 @@ def test_a_clip_whose_consent_was_revoked_is_not_there_to_learn_from(labelled: S
 def test_a_clip_of_a_frozen_suite_is_never_learnt_from(labelled: Store, plan: Plan) -> None:
     row = labelled.database.row(eval_suites.select())
     assert row is not None
-    from voice_pipeline.store.manifest import manifest_rows
-
-    learnt = next(r.clip_id for r in manifest_rows(labelled, plan.spec.dataset_version) if r.split == "train")
+    learnt = first(manifest_rows(labelled, plan.spec.dataset_version), Split.TRAIN).clip_id
     with labelled.database.write() as connection:
         connection.execute(update(eval_suites).values(suite={**row["suite"], "clip_ids": [learnt]}))
     assert set(failed(check_data(labelled, plan.spec))) == {"suites untouched"}
@@ -97,6 +99,18 @@ def test_a_machine_that_is_too_small_or_lacks_the_parent_says_so_with_the_number
     told = re.match(r"123 MB free, (\d+) MB needed; estimated (\d+) MB \(process", findings["memory"])
     assert told is not None
     assert told.group(1) == told.group(2)  # no floor: the plan's own estimate is what is needed
+
+
+def test_the_floors_of_the_policy_hold_beside_the_estimates(
+    labelled: Store, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = shutil.disk_usage("/")._replace(free=2_000_000)
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: free)
+    monkeypatch.setattr(preflight, "available_memory_mb", lambda: 10**5)
+    findings = failed(check_machine(labelled, plan.spec, Preflight(disk_mb=1, memory_mb=10**6)))
+    assert set(findings) == {"disk", "memory"}
+    assert findings["disk"].startswith("2 MB free, ")  # more than the floor, less than the estimate
+    assert findings["memory"].startswith("100000 MB free, 1000000 MB needed")  # and the other way round
 
 
 def memory_of(store: Store, plan: Plan) -> dict[str, int]:
@@ -188,10 +202,57 @@ def test_a_row_that_is_no_row_is_refused_without_quoting_it(labelled: Store, pla
 
 def rewrite(store: Store, change: Callable[[pa.Table], pa.Table]) -> None:
     """Another manifest under the same version, as a tool that means well would leave it."""
-    path = store.settings.dataset_repo / "data" / "manifest.parquet"
-    table = pq.read_table(path)
-    path.unlink()  # DVC may share the file
-    pq.write_table(change(table), path)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    changed = io.BytesIO()
+    pq.write_table(change(pq.read_table(manifest_of(store))), changed)
+    replace_manifest(store, changed.getvalue())
+
+
+def manifest_of(store: Store) -> Path:
+    return store.settings.dataset_repo / "data" / "manifest.parquet"
+
+
+def replace_manifest(store: Store, content: bytes) -> None:
+    manifest_of(store).unlink()  # DVC may share the file
+    manifest_of(store).write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
     with store.database.write() as connection:
         connection.execute(update(dataset_versions).values(manifest_sha256=digest))
+
+
+Rows = list[ManifestRow]
+
+
+def first(rows: Rows, split: Split) -> ManifestRow:
+    return next(row for row in rows if row.split is split)
+
+
+def with_a_dev_speaker_in_train(rows: Rows) -> Rows:
+    moved, speaker = first(rows, Split.TRAIN), first(rows, Split.DEV).speaker
+    return [row.model_copy(update={"speaker": speaker}) if row is moved else row for row in rows]
+
+
+def without_dev(rows: Rows) -> Rows:
+    return [row.model_copy(update={"split": Split.TRAIN}) if row.split is Split.DEV else row for row in rows]
+
+
+def with_a_digit(rows: Rows) -> Rows:
+    said = first(rows, Split.TRAIN)
+    return [row.model_copy(update={"text": "call 9"}) if row is said else row for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "told"),
+    [
+        (with_a_dev_speaker_in_train, "speakers disjoint", "1 of "),
+        (without_dev, "splits", "dev 0"),
+        (with_a_digit, "texts", "1 texts are empty or leave the alphabet, first "),
+    ],
+)
+def test_rows_that_may_not_be_learnt_from_as_they_are_stop_the_run(
+    labelled: Store, plan: Plan, change: Callable[[Rows], Rows], name: str, told: str
+) -> None:
+    rows = change(manifest_rows(labelled, plan.spec.dataset_version))
+    replace_manifest(labelled, manifest_bytes(labelled, rows))
+    (finding,) = failed(check_data(labelled, plan.spec)).items()
+    assert finding[0] == name
+    assert told in finding[1]

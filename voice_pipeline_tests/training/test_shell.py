@@ -93,7 +93,7 @@ def test_each_request_has_its_own_run_key(labelled: Store, tick: Tick) -> None:
 
 
 def test_the_registry_is_mirrored_again_when_the_same_pair_returns(store: Store, tick: Tick) -> None:
-    assert tick(registry_sensor, store).skip_message == "no release yet"
+    assert tick(registry_sensor, store).skip_message == "no model yet"
     move(store, "m-20261102-aaaaaaaa", ReleaseState.CANDIDATE, ReleaseState.PRODUCTION)
     live_alone = tick(registry_sensor, store).run_requests[0].run_key
     move(store, "m-20261102-bbbbbbbb", ReleaseState.CANDIDATE)

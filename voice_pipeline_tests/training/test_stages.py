@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dagster import DagsterInstance, ResourceDefinition, RunRequest, SkipReason, build_sensor_context
 from sqlalchemy import update
 
 from voice_pipeline.evaluation.report import store_report
@@ -22,6 +23,7 @@ from voice_pipeline.training import stages
 from voice_pipeline.training.confidence import QUALITY, RELIABILITY, RISK_COVERAGE, Calibration
 from voice_pipeline.training.environment import Compute, keep_environment
 from voice_pipeline.training.planning import Plan, act, read_policy, request_retrain
+from voice_pipeline.training.sensors import registry_sensor
 from voice_pipeline.training.tracking import client_of
 from voice_pipeline_tests.training.catalogue import add_dataset
 from voice_pipeline_tests.training.test_tracking import artifacts, report_of
@@ -142,6 +144,16 @@ def test_everything_that_was_missed_follows_once(store: Store, finished: list[Pl
             "reports/float-core-v1.json",
             "charts/wer_by_slice.png",
         } <= artifacts(store, run.info.run_id)
+
+
+def test_what_was_missed_before_the_first_release_does_not_wait_for_it(store: Store, finished: list[Plan]) -> None:
+    context = build_sensor_context(
+        instance=DagsterInstance.ephemeral(), resources={"store": ResourceDefinition.hardcoded_resource(store)}
+    )
+    assert [type(asked) for asked in registry_sensor(context)] == [RunRequest]  # type: ignore[union-attr]
+    for plan in finished:
+        change(store, plan, state="planned")
+    assert [type(asked) for asked in registry_sensor(context)] == [SkipReason]  # type: ignore[union-attr]
 
 
 def test_what_is_made_anew_is_told_anew_and_nothing_else(store: Store, finished: list[Plan]) -> None:

@@ -15,6 +15,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from voice_pipeline.schema.training import Preset
 from voice_pipeline.speech.encoder import Encoder
 from voice_pipeline.speech.shape import PRESETS
+from voice_pipeline.training import trainer
 from voice_pipeline.training.batches import MOST_FRAMES
 from voice_pipeline.training.checkpoints import STATE, checkpoint_digest
 from voice_pipeline.training.data import Utterance, Utterances
@@ -135,6 +136,11 @@ def test_a_parent_of_another_shape_is_refused(reference: tuple[Path, str], tmp_p
         train(spec_of(preset=Preset.TINY), TRAIN, DEV, [], tmp_path, parent=reference[0])
 
 
+def test_a_parent_of_another_alphabet_is_refused(reference: tuple[Path, str], tmp_path: Path) -> None:
+    with pytest.raises(CheckpointMismatchError, match="shape"):
+        train(spec_of().model_copy(update={"alphabet": " ba"}), TRAIN, DEV, [], tmp_path, parent=reference[0])
+
+
 def test_a_folder_of_another_spec_is_refused(tmp_path: Path) -> None:
     train(spec_of(max_epochs=1), TRAIN, DEV, [], tmp_path)
     with pytest.raises(CheckpointMismatchError, match="belongs to spec"):
@@ -171,9 +177,25 @@ def test_without_usable_utterances_nothing_is_trained(tmp_path: Path) -> None:
         train(spec_of(), TRAIN, [], [], tmp_path)
 
 
-def test_patience_ends_a_run_that_no_longer_improves(tmp_path: Path) -> None:
-    result = train(spec_of(max_epochs=30, learning_rate=1e-9, patience_epochs=2), TRAIN[:8], DEV, [], tmp_path)
-    assert len(result.epochs) < 30
+def test_patience_ends_a_run_that_no_longer_improves_with_the_weights_of_its_best_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dev_wer = [0.9, 0.5, 0.6, 0.4, 0.5, 0.45, 0.41, 0.1]  # the last one is never reached
+    monkeypatch.setattr(trainer._Run, "_dev_wer", lambda run: dev_wer[run.state.epoch])
+    averages: list[dict[str, torch.Tensor]] = []
+
+    def keep(report: EpochReport) -> None:
+        averages.append(torch.load(tmp_path / STATE, weights_only=True)["average"])
+
+    spec = spec_of(max_epochs=8, patience_epochs=3)
+    result = train(spec, TRAIN[:8], DEV, [], tmp_path, progress=keep)
+    assert [report.dev_wer for report in result.epochs] == dev_wer[:7]
+    assert result.best_epoch == 4
+    kept = torch.load(result.checkpoint / "model.pt", weights_only=True)
+    same = [all(torch.equal(kept[name], average[name]) for name in kept) for average in averages]
+    assert same == [epoch == 4 for epoch in range(1, 8)]
+    assert train(spec, TRAIN[:8], DEV, [], tmp_path, progress=keep).sha256 == result.sha256
+    assert len(averages) == 7  # stopped is stopped, also when called again
 
 
 def test_long_dev_clips_are_judged_a_few_at_a_time(tmp_path: Path) -> None:

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from sqlalchemy import select
 
+from voice_pipeline.schema.training import TrainingSpec
+from voice_pipeline.speech.shape import preset
+from voice_pipeline.speech.tokenizer import CharTokenizer
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import dataset_versions, models
 from voice_pipeline.training import worker
-from voice_pipeline.training.checkpoints import STATE, checkpoint_digest
+from voice_pipeline.training.checkpoints import STATE, checkpoint_digest, write_checkpoint
 from voice_pipeline.training.environment import ENVIRONMENT, kept_environment
 from voice_pipeline.training.errors import CheckpointMismatchError, PreflightError, UnknownModelError, WorkerFailedError
 from voice_pipeline.training.provenance import noise_digest, noise_ids
 from voice_pipeline.training.readiness import judge
-from voice_pipeline.training.worker import PROGRESS, main, run_worker
+from voice_pipeline.training.worker import PROGRESS, main, run_worker, train_planned
 from voice_pipeline_tests.training.catalogue import add_noise
 from voice_pipeline_tests.training.speech_made_of_tones import spec_of
 
@@ -79,19 +84,42 @@ def test_other_noises_than_were_planned_with_are_refused(labelled: Store) -> Non
         run_worker(labelled, MODEL)
 
 
-def test_a_worker_that_is_killed_goes_on_from_its_last_epoch(labelled: Store) -> None:
+def test_a_worker_that_is_killed_goes_on_from_its_last_epoch_to_the_weights_of_an_undisturbed_run(
+    labelled: Store,
+) -> None:
     plan(labelled, max_epochs=12)
     judge(labelled, MODEL)
-    progress = labelled.settings.models / MODEL / PROGRESS
+    workdir = labelled.settings.models / MODEL
+    progress = workdir / PROGRESS
     command = [sys.executable, "-m", "voice_pipeline.training.worker", MODEL]
     with subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
         wait_for(progress)
         process.send_signal(signal.SIGKILL)
-    run_worker(labelled, MODEL)
-    seen = epochs(labelled)
-    assert int(kept_environment(progress.parent)["first_epoch"]) >= 2
-    assert seen == list(range(1, len(seen) + 1))
-    assert 2 <= len(seen) <= 40
+    weights = (run_worker(labelled, MODEL) / "model.pt").read_bytes()
+    assert 2 <= int(kept_environment(workdir)["first_epoch"]) <= 12
+    assert epochs(labelled) == list(range(1, 13))
+    shutil.rmtree(workdir)
+    undisturbed = run_worker(labelled, MODEL)
+    assert kept_environment(workdir)["first_epoch"] == "1"
+    assert (undisturbed / "model.pt").read_bytes() == weights
+
+
+def test_two_workers_at_once_train_once(labelled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan(labelled, max_epochs=1)
+    begun: list[Path] = []
+
+    def train_slowly(store: Store, spec: TrainingSpec, workdir: Path, team: object) -> None:
+        begun.append(workdir)
+        time.sleep(0.5)  # the other one has come by then
+        tokenizer = CharTokenizer(spec.alphabet)
+        write_checkpoint(workdir, spec, preset(spec.hyperparameters.preset.value, tokenizer.size), tokenizer, {})
+
+    monkeypatch.setattr(worker, "_train", train_slowly)
+    monkeypatch.setattr(worker, "demand", lambda *_: None)
+    with ThreadPoolExecutor(2) as pool:
+        folders = list(pool.map(lambda _: train_planned(labelled, MODEL), range(2)))
+    assert folders[0] == folders[1]
+    assert len(begun) == 1
 
 
 KILLED_AT_THE_END = """
@@ -123,6 +151,30 @@ def test_a_worker_killed_after_the_checkpoint_is_tidied_up_behind(
     assert (workdir / ENVIRONMENT).read_bytes() == kept
     monkeypatch.setattr(worker, "_run_subprocess", lambda *_: pytest.fail("there is nothing left to do"))
     run_worker(labelled, MODEL)
+
+
+@pytest.fixture
+def in_a_team(labelled: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """The labelled home where two processes share the work."""
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    return Store.open(labelled.settings.model_copy(update={"training_processes": 2}), labelled.clock)
+
+
+def test_two_processes_train_one_planned_model(in_a_team: Store) -> None:
+    plan(in_a_team, max_epochs=1)
+    folder = run_worker(in_a_team, MODEL)
+    assert epochs(in_a_team) == [1]
+    assert kept_environment(folder.parent)["processes"] == "2"
+
+
+def test_a_team_that_fails_says_why_in_one_line(in_a_team: Store) -> None:
+    plan(in_a_team, max_epochs=1)
+    with in_a_team.database.write() as connection:
+        row = connection.execute(select(models.c.spec)).scalar_one()
+        connection.execute(models.update().values(spec={**row, "noise_digest": "0" * 64}))
+    with pytest.raises(WorkerFailedError, match=r"ChangedNoisesError: .* plan anew") as refused:
+        run_worker(in_a_team, MODEL)
+    assert "\n" not in str(refused.value)
 
 
 def wait_for(path: Path) -> None:
