@@ -87,7 +87,7 @@ def _tags(plan: Plan) -> dict[str, str]:
     job=registry_job,
     minimum_interval_seconds=30,
     default_status=DefaultSensorStatus.RUNNING,
-    description="Changes of the live, coming or shadow release are mirrored into MLflow; what it missed follows every 3 h.",
+    description="Mirrors the live, coming and shadow release into MLflow; what it missed follows every 3 h.",
 )
 def registry_sensor(context: SensorEvaluationContext, store: ResourceParam[Store]) -> Iterator[RunRequest | SkipReason]:
     now = standing(store)
