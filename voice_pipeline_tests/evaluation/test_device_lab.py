@@ -151,11 +151,10 @@ def test_files_that_a_lab_drops_itself_are_checked_at_every_reading(home: Store,
 
 def test_of_one_device_the_newest_counts_of_one_class_the_slowest_device(home: Store, clock: ManualClock) -> None:
     folder = home.settings.root / "device_lab"
-    earlier = measured(home, p95_ms=70.0)
-    clock.advance(timedelta(hours=1))
-    dropped(folder, earlier, "1.json")
-    dropped(folder, measured(home, p95_ms=50.0), "2.json")
-    dropped(folder, measured(home, device_model="Moto E", p95_ms=65.0), "3.json")
+    for name, p95_ms in (("3.json", 70.0), ("1.json", 60.0), ("2.json", 50.0)):  # names say nothing about time
+        dropped(folder, measured(home, p95_ms=p95_ms), name)
+        clock.advance(timedelta(hours=1))
+    dropped(folder, measured(home, device_model="Moto E", p95_ms=65.0), "4.json")
     found = lab_findings(home, DIGEST)
     assert {report.device_model: report.p95_ms for report in found.reports} == {"Pixel 4a": 50.0, "Moto E": 65.0}
     by_class = {one.device_class: one for one in latency_by_class(report_on([Said("ann", "a", "a")]), found.reports)}

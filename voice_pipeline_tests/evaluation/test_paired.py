@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 
 from voice_pipeline.dataset.snapshot import snapshot
 from voice_pipeline.dataset.suites import freeze_suites
-from voice_pipeline.evaluation.artifacts import FLOAT, report_for
+from voice_pipeline.evaluation.artifacts import FLOAT, INT8, report_for
 from voice_pipeline.evaluation.errors import DifferentSuitesError
 from voice_pipeline.evaluation.paired import Pair, bootstrap, compare, compare_with, compare_with_live, paired
 from voice_pipeline.schema.dataset import EvalSuite
 from voice_pipeline.schema.release import ReleaseState
 from voice_pipeline.store.store import Store
 from voice_pipeline_tests.evaluation.heard import Said, report_on
+from voice_pipeline_tests.packaging.small_models import sign_small_bundle
 from voice_pipeline_tests.store.labelled_home import TEST_SCOPES, add_batch
 from voice_pipeline_tests.training.catalogue import move
 
@@ -144,6 +145,32 @@ def test_a_model_whose_files_are_gone_is_named_not_fatal(store: Store, suite: Ev
     assert found.comparison is None
     assert OLD in found.reason
     assert "cannot be heard" in found.reason
+
+
+def test_a_model_of_which_only_the_bundle_is_left_is_heard_in_int8(
+    store: Store, suite: EvalSuite, checkpoint: str
+) -> None:
+    sign_small_bundle(store.settings, OLD, seed=1)
+    report = report_for(store, checkpoint, FLOAT, suite)
+    found = compare_with(store, report, OLD, suite).comparison
+    assert found is not None
+    assert (found.variant, found.baseline_variant, found.baseline_model_version) == (FLOAT, INT8, OLD)
+    assert found.overall.baseline_wer == report_for(store, OLD, INT8, suite).overall.wer.value
+
+
+def test_like_is_compared_with_like_where_both_forms_are_there(store: Store, suite: EvalSuite, checkpoint: str) -> None:
+    sign_small_bundle(store.settings, checkpoint, seed=1)
+    for variant in (FLOAT, INT8):
+        report = report_for(store, checkpoint, variant, suite)
+        found = compare_with(store, report, checkpoint, suite).comparison
+        assert found is not None
+        assert (found.variant, found.baseline_variant) == (variant, variant)
+
+
+def test_without_a_common_clip_the_reason_names_the_suite(store: Store, suite: EvalSuite, checkpoint: str) -> None:
+    nothing = report_for(store, checkpoint, FLOAT, suite).model_copy(update={"utterances": ()})
+    found = compare_with(store, nothing, checkpoint, suite)
+    assert (found.comparison, found.reason) == (None, f"no utterance of {suite.name} was heard by both models")
 
 
 def test_pairs_hold_the_counts_of_the_same_clip() -> None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from voice_pipeline.published import judging
 from voice_pipeline.published.corpus import PublishedError, read_splits
 from voice_pipeline.published.judging import RESULT, SeedResult, _choose_decoder, _fit_confidence, _quantise, judge_seed
-from voice_pipeline.published.recipe import train_seed
+from voice_pipeline.published.recipe import CURVE, train_seed
 from voice_pipeline.published.table import as_markdown, compare
 from voice_pipeline.published.throughput import measure_throughput
 from voice_pipeline.schema.decoding import Decoding
 from voice_pipeline.schema.training import Hyperparameters, Preset
+from voice_pipeline.store import blobs
 from voice_pipeline.store.store import Store
+from voice_pipeline_tests.packaging.small_models import searching_decoder
 
 QUICK = Hyperparameters(preset=Preset.MICRO, max_epochs=3, batch_size=4, learning_rate=6e-3, ema_decay=0.9)
 
@@ -30,6 +34,24 @@ def test_a_trained_seed_is_not_trained_again(store: Store, spoken_corpus: Path, 
     assert epochs == []
     assert train_seed(store, spoken_corpus, 2, QUICK, epochs.append) != trained
     assert len(epochs) == 3
+
+
+def test_a_seed_killed_before_its_curve_is_written_gets_one_and_keeps_its_weights(
+    store: Store, spoken_corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(blobs, "write_atomically", kill)
+        with pytest.raises(KeyboardInterrupt):
+            train_seed(store, spoken_corpus, 1, QUICK)
+    (weights,) = store.settings.root.glob("published/*/checkpoint/model.pt")
+    before = weights.read_bytes()
+    epochs: list[object] = []
+    folder = train_seed(store, spoken_corpus, 1, QUICK, epochs.append)
+    assert (epochs, weights.read_bytes()) == ([], before)
+    assert [epoch["epoch"] for epoch in json.loads((folder / CURVE).read_bytes())["epochs"]] == [1, 2, 3]
 
 
 def test_a_judged_seed_tells_what_was_heard(store: Store, spoken_corpus: Path, trained: Path) -> None:
@@ -48,6 +70,19 @@ def test_a_judged_seed_tells_what_was_heard(store: Store, spoken_corpus: Path, t
     assert table.count("\n| 1 | ") == 2
     assert f"**{result.wer_int8_greedy.value:.1%}**" in table.splitlines()[-1]
     assert SeedResult.model_validate_json(result.model_dump_json()) == result
+
+
+def test_greedy_figures_are_not_those_of_the_search(
+    store: Store, spoken_corpus: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def choose_a_search(checkpoint: Path, *_: object) -> None:
+        for name, content in searching_decoder().items():
+            (checkpoint / name).write_bytes(content)
+
+    monkeypatch.setattr(judging, "_choose_decoder", choose_a_search)
+    result = judge_seed(store, spoken_corpus, trained, Decoding())
+    assert result.decoder == "beam"
+    assert result.wer_int8_greedy != result.wer_int8_lm
 
 
 def test_nothing_is_chosen_on_the_test_split(spoken_corpus: Path, trained: Path) -> None:

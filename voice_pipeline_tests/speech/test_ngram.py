@@ -91,6 +91,22 @@ def test_lower_orders_count_contexts_not_occurrences() -> None:
     assert model.log10(("san",), "francisco") > model.log10(("san",), "dog")
 
 
+def test_middle_orders_count_contexts_too() -> None:
+    """After `san` alone `jose` is likelier, which three words precede; `francisco` only ever follows `x san`."""
+    model = estimate(["x san francisco"] * 20 + ["a san jose", "b san jose", "c san jose"], 3)
+    assert model.log10(("san",), "jose") > model.log10(("san",), "francisco")
+    assert model.log10(("x", "san"), "francisco") > model.log10(("x", "san"), "jose")
+
+
+def test_little_text_is_smoothed_as_witten_and_bell_say() -> None:
+    model = estimate(["a b"], 2)
+    # Three kinds of words after nothing, each once; four words share what is left: a, b, </s>, <unk>.
+    alone = 1 / 6 + 3 / 6 / 4
+    assert 10 ** model.log10((), "a") == pytest.approx(alone, rel=1e-5)
+    assert 10 ** model.log10((), UNKNOWN) == pytest.approx(3 / 6 / 4, rel=1e-5)
+    assert 10 ** model.log10(model.start, "a") == pytest.approx(1 / 2 + 1 / 2 * alone, rel=1e-5)
+
+
 @settings(deadline=None)
 @given(with_words, st.integers(1, 3))
 def test_a_model_and_its_file_are_the_same(texts: list[str], order: int) -> None:

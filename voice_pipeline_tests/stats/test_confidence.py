@@ -44,6 +44,16 @@ def test_one_clip_can_be_judged() -> None:
     assert found.wer_cut_at_80_coverage == 0
 
 
+def test_the_interval_of_one_speaker_is_its_value() -> None:
+    rng = np.random.default_rng(0)
+    right = rng.random(60) < 0.7
+    found = judge_confidence(rng.random(60), right, ~right, np.full(60, 3), ["s"] * 60)
+    assert found.sweep_calibration_error_low == found.sweep_calibration_error == found.sweep_calibration_error_high
+    assert found.wer_cut_at_80_coverage_low == found.wer_cut_at_80_coverage == found.wer_cut_at_80_coverage_high
+    assert 0 < found.sweep_calibration_error < 1
+    assert found.wer_cut_at_80_coverage != 0
+
+
 def test_the_interval_draws_whole_speakers() -> None:
     values = np.array([0.0, 0.0, 10.0, 10.0])
     seen: list[set[float]] = []

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from sqlalchemy import select
 
-from voice_pipeline.evaluation.artifacts import checkpoint_folder
+from voice_pipeline.evaluation.artifacts import FLOAT, checkpoint_folder, report_for
 from voice_pipeline.evaluation.errors import EmptySuiteError
 from voice_pipeline.evaluation.noises import Noise, pink_noise
 from voice_pipeline.evaluation.suites import CLEAN, current_suite
@@ -192,6 +192,19 @@ def test_fit_leaves_a_model_its_judgement_and_its_charts(trained: tuple[Store, s
     again = fit_confidence(store, VERSION, version)
     assert [path.read_bytes() for path in again.files] == before
     assert judge_on_suite(store, VERSION, current_suite(store)).clips == 4
+
+
+def test_the_suite_is_judged_on_its_recordings_as_they_are(trained: tuple[Store, str]) -> None:
+    store, version = trained
+    fit_confidence(store, VERSION, version)
+    suite = current_suite(store)
+    assert len(suite.conditions) > 1
+    judged = judge_on_suite(store, VERSION, suite)
+    clean = report_for(store, VERSION, FLOAT, suite).slice(f"condition:{CLEAN}")
+    assert clean is not None
+    assert (judged.clips, judged.speakers) == (clean.clips, clean.speakers)
+    assert judged.wer == pytest.approx(clean.wer.value)
+    assert judged.right_share == 0, "an untrained network hears nothing right"
 
 
 def test_a_suite_whose_speakers_are_erased_meanwhile_is_refused_by_name(

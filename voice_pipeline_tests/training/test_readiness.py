@@ -89,6 +89,17 @@ def test_a_stale_or_failed_verdict_is_looked_into_again(
     assert looked == [model, model]
 
 
+def test_a_verdict_of_the_future_counts_for_nothing(labelled: Store, model: str, looked: list[str]) -> None:
+    clock = labelled.clock
+    assert isinstance(clock, ManualClock)
+    clock.advance(timedelta(days=1))
+    store_verdict(labelled, model)
+    clock.advance(timedelta(days=-1))
+    with pytest.raises(PreflightError):
+        ensure(labelled, model)
+    assert looked == [model]
+
+
 def test_a_failed_preflight_starts_no_training(labelled: Store, model: str, looked: list[str]) -> None:
     with pytest.raises(PreflightError, match=f"{model} is not trained: one batch"):
         run_worker(labelled, model)

@@ -177,9 +177,10 @@ def test_the_sensor_asks_when_the_ledger_moved_and_again_after_hours(store: Stor
 
 @pytest.mark.parametrize("url", ["sqlite:///{root}/keys/vault-master.key/x.db", "sqlite:///file:{db}?mode=ro&uri=true"])
 def test_an_mlflow_that_is_down_or_read_only_alerts_and_is_made_up_for_later(
-    store: Store, registered: tuple[str, str], url: str
+    store: Store, registered: tuple[str, str], url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A database inside a file, which cannot be opened; and the right one, which cannot be written."""
+    monkeypatch.chdir(tmp_path)  # MLflow takes a URI for a path and makes its folders
     first, _ = registered
     move(store, first, CANDIDATE, LIVE)
     database = store.settings.root / "mlflow" / "mlflow.db"
