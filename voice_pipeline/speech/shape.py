@@ -47,7 +47,7 @@ class EncoderConfig:
 
 
 PRESETS: dict[str, EncoderConfig] = {
-    "micro": EncoderConfig(channels=144, kernels=(9, 11, 13), planes=(16, 24, 32), stride=4),
+    "micro": EncoderConfig(channels=144, kernels=(9, 11, 13), planes=(8, 16, 24), stride=4),
     "tiny": EncoderConfig(channels=192, kernels=(11, 13, 15, 17, 19, 21)),
     "small": EncoderConfig(channels=384, kernels=(11, 13, 15, 17, 19, 21, 23, 25), planes=(32, 48, 64), repeats=3),
     "base": EncoderConfig(channels=640, kernels=(11, 13, 15, 17, 19, 21, 23, 25), planes=(32, 48, 64), repeats=4),
