@@ -18,6 +18,7 @@ from voice_pipeline.schema.decoding import Decoding
 from voice_pipeline.schema.training import Hyperparameters, Preset
 from voice_pipeline.store import blobs
 from voice_pipeline.store.store import Store
+from voice_pipeline.training.trainer import EpochReport  # here, so that no module is first imported under a patch
 from voice_pipeline_tests.packaging.small_models import searching_decoder
 
 QUICK = Hyperparameters(preset=Preset.MICRO, max_epochs=3, batch_size=4, learning_rate=6e-3, ema_decay=0.9)
@@ -48,7 +49,7 @@ def test_a_seed_killed_before_its_curve_is_written_gets_one_and_keeps_its_weight
             train_seed(store, spoken_corpus, 1, QUICK)
     (weights,) = store.settings.root.glob("published/*/checkpoint/model.pt")
     before = weights.read_bytes()
-    epochs: list[object] = []
+    epochs: list[EpochReport] = []
     folder = train_seed(store, spoken_corpus, 1, QUICK, epochs.append)
     assert (epochs, weights.read_bytes()) == ([], before)
     assert [epoch["epoch"] for epoch in json.loads((folder / CURVE).read_bytes())["epochs"]] == [1, 2, 3]

@@ -90,11 +90,8 @@ def test_a_stale_or_failed_verdict_is_looked_into_again(
 
 
 def test_a_verdict_of_the_future_counts_for_nothing(labelled: Store, model: str, looked: list[str]) -> None:
-    clock = labelled.clock
-    assert isinstance(clock, ManualClock)
-    clock.advance(timedelta(days=1))
-    store_verdict(labelled, model)
-    clock.advance(timedelta(days=-1))
+    tomorrow = Store.open(labelled.settings, ManualClock(labelled.now() + timedelta(days=1)))
+    store_verdict(tomorrow, model)
     with pytest.raises(PreflightError):
         ensure(labelled, model)
     assert looked == [model]
