@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import nlargest
 from operator import attrgetter
 
@@ -122,13 +122,18 @@ class BeamSearch:
         self._scale = settings.lm_weight * LN10
 
     def decode(self, log_probs: NDArray[np.float32], frame_shift_s: float) -> Hypothesis:
-        """The best text of log-probabilities (T, V), T ≥ 1, with the times of its likeliest path."""
+        """The best text of log-probabilities (T, V), T ≥ 1, with the times of its likeliest path and its share of the
+        scores of all texts that the search was left with.
+        """
         tokenizer = self.lexicon.tokenizer
-        text = self.text(log_probs)
+        ranked = self.ranked(log_probs)
+        text = " ".join(ranked[0][0])
+        scores = np.array([score for _, score in ranked])
         heard = greedy(log_probs, tokenizer, frame_shift_s)
-        if heard.text == text:  # greedy's path is the likeliest of all, so also of this text
-            return heard
-        return along(best_path(log_probs, text, tokenizer), log_probs, tokenizer, frame_shift_s)
+        if heard.text != text:  # greedy's path is the likeliest of all, so also of its text
+            heard = along(best_path(log_probs, text, tokenizer), log_probs, tokenizer, frame_shift_s)
+        share = min(0.0, float(scores[0] - np.logaddexp.reduce(scores)))
+        return replace(heard, posteriors=replace(heard.posteriors, log_posterior=share))
 
     def text(self, log_probs: NDArray[np.float32]) -> str:
         """The best text only."""

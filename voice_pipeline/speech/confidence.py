@@ -1,10 +1,11 @@
 """Calibrated confidence: the probability that a dictation needs no correction.
 
-A logistic regression whose main input is the network's own answer to that question: CTC gives the text it heard a
-probability (`PosteriorStats.log_likelihood`), and its log-odds, scaled and shifted, are Platt scaling of it (Platt,
-1999; Guo et al., 2017, on why the raw value of a network is over-confident). A normal prior is centred on taking that
-probability at its word; how far the fit may depart from it (scale, shift, other posterior statistics, and the clip's
-acoustic features of the feature service `clip_features_v1`, by name) is chosen on held-out speakers
+A logistic regression whose main input is the recogniser's own answer to that question: CTC gives the text it heard a
+probability, a beam search gives its text a share among those that it was left with (the posterior over an n-best list:
+Wessel et al., 2001). The log-odds of either (`PosteriorStats.log_posterior`), scaled and shifted, are Platt scaling of
+it (Platt, 1999; Guo et al., 2017, on why the raw value of a network is over-confident). A normal prior is centred on
+taking that probability at its word; how far the fit may depart from it (scale, shift, other posterior statistics, and
+the clip's acoustic features of the feature service `clip_features_v1`, by name) is chosen on held-out speakers
 (`training.confidence_fit`). Words that nobody said in training count freely.
 
 The same numbers come out wherever they are computed: in the fit (features from the point-in-time training frame), on
@@ -70,8 +71,8 @@ def inputs(
     found |= {name: known[name] for name in FEATURE_INPUTS if name in known}
     strange = [word for word in plain(text).split() if vocabulary and word not in vocabulary]
     found[UNKNOWN_WORDS] = float(np.log1p(len(strange)))
-    if "log_likelihood" in posteriors:
-        found[LOG_ODDS] = _log_odds(posteriors["log_likelihood"])
+    if "log_posterior" in posteriors:
+        found[LOG_ODDS] = _log_odds(posteriors["log_posterior"])
     if "words" in posteriors:
         found["log_words"] = float(np.log1p(max(0.0, posteriors["words"])))  # a device may tell anything
     if "characters" in posteriors and "duration_s" in known:
@@ -79,9 +80,9 @@ def inputs(
     return found
 
 
-def _log_odds(log_likelihood: float) -> float:
-    """log(P / (1 - P)) for P = exp(log_likelihood), between -LOGIT_LIMIT and 9.2."""
-    unlikely = min(max(-log_likelihood, LIKELIEST), LOGIT_LIMIT)
+def _log_odds(log_posterior: float) -> float:
+    """log(P / (1 - P)) for P = exp(log_posterior), between -LOGIT_LIMIT and 9.2."""
+    unlikely = min(max(-log_posterior, LIKELIEST), LOGIT_LIMIT)
     return float(-np.log(np.expm1(unlikely)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import groupby, product
 
 import numpy as np
@@ -67,12 +68,15 @@ def true_scores(log_probs: np.ndarray, chosen: BeamSettings) -> dict[tuple[str, 
 @settings(max_examples=40, deadline=None)
 @given(posteriors(), weights)
 def test_a_search_without_bounds_gives_every_text_its_true_score(log_probs: np.ndarray, chosen: BeamSettings) -> None:
+    search = BeamSearch(Lexicon(MODEL, SMALL), chosen)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "FALLEN", 0.0)
-        ranked = BeamSearch(Lexicon(MODEL, SMALL), chosen).ranked(log_probs)
+        ranked, heard = search.ranked(log_probs), search.decode(log_probs, 0.02)
     truth = true_scores(log_probs, chosen)
     assert dict(ranked) == pytest.approx(truth, abs=1e-3)
     assert ranked[0][1] == pytest.approx(max(truth.values()), abs=1e-3)
+    share = max(truth.values()) - np.logaddexp.reduce(list(truth.values()))
+    assert heard.posteriors.log_posterior == pytest.approx(share, abs=2e-3)
 
 
 @settings(max_examples=40, deadline=None)
@@ -106,7 +110,10 @@ def path_of(text: str) -> list[int]:
 def test_without_a_language_model_sure_posteriors_decode_as_greedily(text: str, silence: int) -> None:
     log_probs = spelt([0] * (silence + 1) + path_of(text))
     plain = BeamSearch(Lexicon(NAMES, WORDS), BeamSettings())
-    assert plain.decode(log_probs, 0.02) == greedy(log_probs, WORDS, 0.02)
+    heard, path = plain.decode(log_probs, 0.02), greedy(log_probs, WORDS, 0.02)
+    assert (heard.text, heard.words) == (path.text, path.words)
+    assert replace(heard.posteriors, log_posterior=path.posteriors.log_posterior) == path.posteriors
+    assert path.posteriors.log_posterior - 1e-6 <= heard.posteriors.log_posterior <= 0, "narrow beams leave texts out"
 
 
 def doubtful(text: str, at: int, other: str, share: float = 0.45) -> np.ndarray:
@@ -125,6 +132,8 @@ def test_the_language_model_decides_where_the_network_is_in_doubt() -> None:
     assert [word.text for word in heard.words] == ["call", "mary", "now"]
     assert heard.words[1].start_s == pytest.approx(10 * 0.02)
     assert heard.words[1].confidence < heard.words[0].confidence
+    alone = BeamSearch(Lexicon(NAMES, WORDS), BeamSettings()).decode(log_probs, 0.02)
+    assert alone.posteriors.log_posterior < np.log(0.6) < heard.posteriors.log_posterior, "the model settles the doubt"
 
 
 def test_a_word_that_the_model_does_not_know_stays_possible_at_its_price() -> None:

@@ -35,7 +35,7 @@ STATS = PosteriorStats(
     mean_margin=0.8,
     mean_entropy=0.2,
     blank_share=0.6,
-    log_likelihood=-0.5,
+    log_posterior=-0.5,
     character_entropy=0.3,
 )
 CLIP = dict.fromkeys(FEATURES, 1.0) | {"duration_s": 2.0}
@@ -61,10 +61,10 @@ def test_every_input_is_made_from_what_a_clip_tells() -> None:
 
 
 def test_the_log_odds_are_those_of_the_posterior() -> None:
-    even = inputs("a", scalars(replace(STATS, log_likelihood=np.log(0.5))), CLIP, ())
+    even = inputs("a", scalars(replace(STATS, log_posterior=np.log(0.5))), CLIP, ())
     assert even["log_odds"] == pytest.approx(0)
     for unlikely in (0.0, 1e4):
-        assert abs(inputs("a", scalars(replace(STATS, log_likelihood=-unlikely)), CLIP, ())["log_odds"]) <= 30
+        assert abs(inputs("a", scalars(replace(STATS, log_posterior=-unlikely)), CLIP, ())["log_odds"]) <= 30
 
 
 def test_words_nobody_said_in_training_count_and_without_a_vocabulary_none_do() -> None:
@@ -81,7 +81,7 @@ def test_without_a_feature_there_is_no_confidence_rather_than_a_guess(name: str)
 
 
 def test_posteriors_of_an_older_app_are_enough_for_an_older_model_only() -> None:
-    told = {name: value for name, value in scalars(STATS).items() if name != "log_likelihood"}
+    told = {name: value for name, value in scalars(STATS).items() if name != "log_posterior"}
     assert model().confidence("a", told, CLIP) is None
     assert model(names=("mean_best", "log_words", "snr_db")).confidence("a", told, CLIP) is not None
 

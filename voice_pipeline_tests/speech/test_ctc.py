@@ -52,8 +52,8 @@ def test_what_greedy_heard_carries_its_likelihood() -> None:
     log_probs = posteriors(40, 28, 0, sharp=6)
     heard = greedy(log_probs, tokenizer, 0.02)
     best = log_probs.max(axis=1).sum()
-    assert best <= heard.posteriors.log_likelihood <= 0, "the best path is one of the text's alignments"
+    assert best <= heard.posteriors.log_posterior <= 0, "the best path is one of the text's alignments"
     sharper = greedy(posteriors(40, 28, 0, sharp=60), tokenizer, 0.02)
     assert sharper.text == heard.text
-    assert sharper.posteriors.log_likelihood > heard.posteriors.log_likelihood
+    assert sharper.posteriors.log_posterior > heard.posteriors.log_posterior
     assert sharper.posteriors.character_entropy < heard.posteriors.character_entropy
