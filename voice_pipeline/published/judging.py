@@ -86,12 +86,12 @@ def judge_seed(store: Store, corpus: Path, folder: Path, decoding: Decoding) -> 
 
 def _choose_decoder(checkpoint: Path, splits: Splits, decoding: Decoding) -> None:
     from voice_pipeline.speech.recogniser import TorchRecogniser, load_checkpoint
-    from voice_pipeline.training.language_model import candidates, heard_texts, keep, shared_words, tune
+    from voice_pipeline.training.language_model import heard_texts, keep, language_models, tune
 
     recogniser = TorchRecogniser(*load_checkpoint(checkpoint))
-    texts = shared_words(zip(splits.train.speakers, splits.train.texts, strict=True), decoding.min_speakers)
+    models = language_models(zip(splits.train.speakers, splits.train.texts, strict=True), decoding)
     heard = heard_texts(recogniser, splits.dev)
-    keep(checkpoint, tune(heard, candidates(texts, decoding.order), recogniser.tokenizer, decoding.beam_width))
+    keep(checkpoint, tune(heard, models, recogniser.tokenizer, decoding.beam_width))
 
 
 def _quantise(folder: Path, splits: Splits) -> str:

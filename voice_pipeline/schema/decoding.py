@@ -19,8 +19,9 @@ class DecoderKind(StrEnum):
 class Decoding(Record):
     """Greedy, or a beam search that is kept where it beats greedy on the dev speakers.
 
-    `order` is the longest n-gram tried (2 to it), `beam_width` the prefixes kept a frame. Words said by fewer than
-    `min_speakers` train speakers do not enter the language model, which every device carries in plain text.
+    `order` is the longest n-gram tried (2 to it), `beam_width` the prefixes kept a frame. Words and sequences of words
+    that fewer than `min_speakers` train speakers said do not enter the language model, which every device carries in
+    plain text.
     """
 
     kind: DecoderKind = DecoderKind.GREEDY

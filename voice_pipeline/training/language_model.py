@@ -7,7 +7,8 @@ unless the search makes strictly fewer word errors. Nothing is drawn by chance.
 
 An n-gram model is text that people said, learnt as weights are: erasing a person removes their texts from every later
 fit, not from a model that has learnt them already; lineage names those models. Unlike weights it can be read on every
-device. So words said by fewer than `min_speakers` train speakers enter it as `<unk>` only.
+device. So words said by fewer than `min_speakers` train speakers enter it as `<unk>` only, and sequences of words that
+fewer said stay out of it. Weights are tuned on the float network, before there is an int8 one.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from voice_pipeline.schema.decoding import DecoderKind, Decoding
 from voice_pipeline.speech.beam import BeamSearch, BeamSettings, Lexicon
 from voice_pipeline.speech.decoder import ARPA, DECODER, Decoder
 from voice_pipeline.speech.decoding import greedy
-from voice_pipeline.speech.kneser_ney import estimate
-from voice_pipeline.speech.ngram import UNKNOWN, NGram
+from voice_pipeline.speech.kneser_ney import estimate, ngrams
+from voice_pipeline.speech.ngram import UNKNOWN, NGram, Words
 from voice_pipeline.speech.normalise import plain
 from voice_pipeline.stats.sampling import by_turns
 from voice_pipeline.store.blobs import write_atomically
@@ -136,11 +137,20 @@ def _fit(store: Store, folder: Path, dataset_version: str, decoding: Decoding) -
     from voice_pipeline.training.data import open_utterances
 
     train, dev = (open_utterances(store, dataset_version, split) for split in (Split.TRAIN, Split.DEV))
-    texts = shared_words(zip(train.speakers, train.texts, strict=True), decoding.min_speakers)
+    models = language_models(zip(train.speakers, train.texts, strict=True), decoding)
     recogniser = TorchRecogniser(*load_checkpoint(folder))  # not `load`: the decoder of an earlier fit is not asked
     chosen = dev.select(by_turns(dev.speakers, dev.clip_ids, MOST_UTTERANCES))
     heard = heard_texts(recogniser, chosen)
-    return tune(heard, candidates(texts, decoding.order), recogniser.tokenizer, decoding.beam_width)
+    return tune(heard, models, recogniser.tokenizer, decoding.beam_width)
+
+
+def language_models(said: Iterable[tuple[str, str]], decoding: Decoding) -> list[NGram]:
+    """What may be searched with: `candidates` of what enough speakers said, from (speaker, text) pairs."""
+    pairs = list(said)
+    texts = shared_words(pairs, decoding.min_speakers)
+    by_speaker = zip((speaker for speaker, _ in pairs), texts, strict=True)
+    shared = shared_ngrams(by_speaker, decoding.order, decoding.min_speakers)
+    return candidates(texts, decoding.order, shared.__contains__)
 
 
 def heard_texts(recogniser: TorchRecogniser | OnnxRecogniser, utterances: Iterable[Utterance]) -> list[HeardText]:
@@ -166,11 +176,22 @@ def shared_words(said: Iterable[tuple[str, str]], min_speakers: int) -> list[str
     return [" ".join(word if len(speakers[word]) >= min_speakers else UNKNOWN for word in words) for _, words in told]
 
 
-def candidates(texts: Sequence[str], order: int) -> list[NGram]:
-    """Models of 2 to `order` words, shortest first; none where the texts hold no word that a model may know."""
+def shared_ngrams(said: Iterable[tuple[str, str]], order: int, min_speakers: int) -> set[Words]:
+    """N-grams of 1 to `order` words in the texts of at least `min_speakers` speakers."""
+    speakers: defaultdict[Words, set[str]] = defaultdict(set)
+    for speaker, text in said:
+        for gram in ngrams(text, order):
+            speakers[gram].add(speaker)
+    return {gram for gram, people in speakers.items() if len(people) >= min_speakers}
+
+
+def candidates(texts: Sequence[str], order: int, told: Callable[[Words], bool] = lambda gram: True) -> list[NGram]:
+    """Models of 2 to `order` words that hold only n-grams that may be `told`, shortest first; none where the texts hold
+    no word that a model may know.
+    """
     if not any(word != UNKNOWN for text in texts for word in text.split()):
         return []
-    return [estimate(texts, length) for length in range(SHORTEST_ORDER, order + 1)]
+    return [estimate(texts, length, told) for length in range(SHORTEST_ORDER, order + 1)]
 
 
 def tune(heard: Sequence[HeardText], models: Sequence[NGram], tokenizer: CharTokenizer, beam_width: int) -> Tuned:

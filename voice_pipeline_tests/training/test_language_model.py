@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +18,8 @@ from voice_pipeline.schema.dataset import Split
 from voice_pipeline.schema.decoding import DecoderKind, Decoding
 from voice_pipeline.speech.decoder import ARPA, DECODER, open_decoder, read_decoder
 from voice_pipeline.speech.errors import DecoderError
-from voice_pipeline.speech.ngram import UNKNOWN
+from voice_pipeline.speech.kneser_ney import ngrams
+from voice_pipeline.speech.ngram import END, UNKNOWN
 from voice_pipeline.speech.recogniser import TorchRecogniser
 from voice_pipeline.speech.tokenizer import CharTokenizer
 from voice_pipeline.store.manifest import manifest_rows
@@ -32,6 +35,7 @@ from voice_pipeline.training.language_model import (
     fit_language_model,
     heard_texts,
     keep,
+    language_models,
     shared_words,
     tune,
 )
@@ -100,6 +104,28 @@ def test_no_word_of_too_few_speakers_enters_the_model(said: list[tuple[str, str]
     for model in candidates(texts, 2):
         assert "".join(model.vocabulary).isalpha()
         assert all(len({who for who, text in said if word in text.split()}) >= least for word in model.vocabulary)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from("xyz"), st.lists(st.sampled_from("ab"), max_size=4).map(" ".join)), max_size=12),
+    st.integers(1, 3),
+)
+def test_no_sequence_of_too_few_speakers_enters_the_model_and_it_stays_one(
+    said: list[tuple[str, str]], least: int
+) -> None:
+    sayers: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)
+    for (who, _), text in zip(said, shared_words(said, least), strict=True):
+        for gram in ngrams(text, 3):
+            sayers[gram].add(who)
+    for model in language_models(said, Decoding(kind=DecoderKind.BEAM, order=3, min_speakers=least)):
+        assert all(len(sayers[gram]) >= least for gram in model.grams if len(gram) > 1)
+        told = {gram for gram, people in sayers.items() if len(people) >= least and 1 < len(gram) <= model.order}
+        assert told <= set(model.grams)
+        for context in [(), model.start, ("a",), ("b", "a"), ("a", "a")]:
+            known = context[max(0, len(context) - model.order + 1) :]
+            following = (10 ** model.log10(known, word) for word in (*model.vocabulary, END, UNKNOWN))
+            assert math.fsum(following) == pytest.approx(1, abs=1e-5)
 
 
 def test_errors_are_counted_on_words_without_case_and_marks() -> None:
@@ -201,7 +227,7 @@ def test_the_words_of_erased_people_are_in_no_later_model(trained: Store, monkey
         language_model, "heard_texts", lambda *_: [HeardText("call mary", doubtful("call nary", 5, "m"))]
     )
     heard: list[list[str]] = []
-    monkeypatch.setattr(language_model, "candidates", lambda texts, order: heard.append(list(texts)) or [])
+    monkeypatch.setattr(language_model, "candidates", lambda texts, *_: heard.append(list(texts)) or [])
     beam, dataset_version = Decoding(kind=DecoderKind.BEAM), dataset_of(trained)
     fit_language_model(trained, MODEL, dataset_version, beam)
     gone = next(row.speaker for row in manifest_rows(trained, dataset_version) if row.split is Split.TRAIN)
