@@ -147,6 +147,12 @@ def an4_wer_int8_lm(store: Store, corpus: Path | None) -> tuple[float, int]:
     return _mean([result.wer_int8_lm.value for result in results]), len(results)
 
 
+def an4_training_minutes(store: Store, corpus: Path | None) -> tuple[float, int]:
+    """Minutes that a seed took to train, the mean of three; other work on the machine counts."""
+    results = _seeds(store, corpus)
+    return _mean([result.training_minutes for result in results]), len(results)
+
+
 def confidence_ece(store: Store, corpus: Path | None) -> tuple[float, int]:
     """Calibration error (sweep estimate) of the confidence on the AN4 test clips, mean of three seeds."""
     results = _seeds(store, corpus)
@@ -238,6 +244,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "train_peak_growth": Benchmark("ratio", 1.2, train_peak_growth),
     "an4_wer_int8_greedy": Benchmark("fraction", 0.05, an4_wer_int8_greedy),
     "an4_wer_int8_lm": Benchmark("fraction", 0.04, an4_wer_int8_lm),
+    "an4_training_minutes": Benchmark("min", 30.0, an4_training_minutes),
     "confidence_ece": Benchmark("probability", 0.05, confidence_ece),
     "wer_cut_at_80_coverage": Benchmark("share", 0.4, wer_cut_at_80_coverage, at_least=True),
     "story_seconds": Benchmark("s", 300.0, story_seconds),

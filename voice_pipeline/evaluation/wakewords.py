@@ -167,12 +167,12 @@ def _scores(
     recogniser: Posteriors, samples: Samples, classes: Mapping[str, Classes]
 ) -> Iterator[tuple[str, NDArray[np.float64]]]:
     """Score at every frame, phrase by phrase, of one recording."""
-    from voice_pipeline.speech.recogniser import SHORTEST_INPUT
+    from voice_pipeline.speech.recogniser import padded
     from voice_pipeline.speech.wakeword import LONGEST_STAY_S, spot
 
-    padded = np.pad(samples, (0, max(0, SHORTEST_INPUT - samples.size))).astype(np.float32, copy=False)
-    log_probs = recogniser.log_probs(padded)
-    longest = max(1, round(LONGEST_STAY_S * SAMPLE_RATE * len(log_probs) / padded.size))
+    heard = padded(samples)
+    log_probs = recogniser.log_probs(heard)
+    longest = max(1, round(LONGEST_STAY_S * SAMPLE_RATE * len(log_probs) / heard.size))
     for phrase, spelled in classes.items():
         yield phrase, spot(log_probs, spelled, longest)
 

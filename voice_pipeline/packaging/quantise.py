@@ -191,9 +191,11 @@ def _static(source: Path, calibration: Sequence[Heard], target: Path, nodes: Seq
         quantize_static,
     )
 
+    from voice_pipeline.speech.recogniser import padded
+
     class Clips(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self._feeds: Iterator[dict[str, Any]] = iter({INPUT: clip.samples[None, :]} for clip in calibration)
+            self._feeds: Iterator[dict[str, Any]] = iter({INPUT: padded(clip.samples)[None, :]} for clip in calibration)
 
         def get_next(self) -> dict[str, Any] | None:
             return next(self._feeds, None)

@@ -63,17 +63,18 @@ class SeedResult(Record):
 
 
 def judge_seed(store: Store, corpus: Path, folder: Path, decoding: Decoding) -> SeedResult:
-    """The figures of a trained seed under this `decoding`, measured now or kept from before; delete its `result.json`
-    to measure anew.
+    """The figures of a trained seed under this `decoding`, measured now, or kept where this very code measured them.
 
     Raises:
         PublishedError: there is no AN4 in `corpus`.
         ModelFileError: the checkpoint in `folder` cannot be loaded.
     """
+    from voice_pipeline.training.provenance import code_commit
+
     kept = folder / RESULT
     if kept.exists():
         result = SeedResult.model_validate_json(kept.read_bytes())
-        if result.decoding == decoding:
+        if (result.decoding, result.judged_by) == (decoding, code_commit()):
             return result
     splits = read_splits(corpus)
     _choose_decoder(folder / "checkpoint", splits, decoding)

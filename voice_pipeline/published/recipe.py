@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from voice_pipeline.published.corpus import CORPUS, Splits, read_sounds, read_splits, sounds_digest
+from voice_pipeline.published.corpus import CORPUS, PublishedError, Splits, read_sounds, read_splits, sounds_digest
+from voice_pipeline.schema.policy_file import load_policy
+from voice_pipeline.schema.retrain_policy import RetrainPolicy
 from voice_pipeline.schema.training import Hyperparameters, TrainingSpec
+from voice_pipeline.speech.audio import SAMPLE_RATE, Samples
 from voice_pipeline.store.store import Store
 
 if TYPE_CHECKING:
@@ -44,7 +47,7 @@ def train_seed(
     """Train one seed, or find it trained; returns its folder with `checkpoint` and `curve.json`, which tells how.
 
     Raises:
-        PublishedError: there is no AN4 in `corpus`.
+        PublishedError: there is no AN4 in `corpus`, or the pre-flight does not pass.
         TrainingError: as `trainer.train`.
     """
     from filelock import FileLock
@@ -54,6 +57,7 @@ def train_seed(
     from voice_pipeline.training.provenance import code_commit
     from voice_pipeline.training.trainer import train
 
+    commit = code_commit()  # before a run of half an hour, in which the tree may move on
     splits = read_splits(corpus)
     spec = spec_of(splits, sounds_digest(corpus), hyperparameters, seed)
     folder = store.settings.root / "published" / f"{CORPUS}-{spec.digest[:12]}"
@@ -62,14 +66,33 @@ def train_seed(
         if is_complete(folder / CHECKPOINT, spec.digest) and (folder / CURVE).exists():
             return folder
         noises, rooms = read_sounds(corpus, "noise"), read_sounds(corpus, "rir")
+        _demand(store, spec, splits, [*noises, *rooms])
         result = train(spec, splits.train, splits.dev, noises, folder, None, progress, rooms)
         curve = {
             "seed": seed,
             "spec": spec.model_dump(mode="json"),
-            "code_commit": code_commit(),
+            "code_commit": commit,
             "best_epoch": result.best_epoch,
             "epochs": [vars(epoch) for epoch in result.epochs],
         }
         write_atomically(folder / CURVE, json.dumps(curve, indent=1).encode())
         (folder / STATE).unlink(missing_ok=True)
     return folder
+
+
+def _demand(store: Store, spec: TrainingSpec, splits: Splits, sounds: Sequence[Samples]) -> None:
+    """The pre-flight of a run that no plan and no catalogue knows: memory, disk, and a few clips learnt by heart.
+
+    Raises:
+        PublishedError: this machine or this corpus is not ready; every reason is named.
+    """
+    from voice_pipeline.training.preflight import Load, check_learning_by_heart, check_room
+
+    limits = load_policy(store.settings.policy_dir / "retrain.yaml", RetrainPolicy).preflight
+    counts = [*splits.train.sample_counts, *splits.dev.sample_counts]
+    load = Load(counts, sum(sound.size for sound in sounds) / SAMPLE_RATE, 1)
+    room = check_room(store.settings.root, spec, limits, lambda: load)
+    findings = [*room, *check_learning_by_heart(lambda: splits.train, spec, limits)]
+    failed = [f"{finding.name}: {finding.detail}" for finding in findings if not finding.passed]
+    if failed:
+        raise PublishedError(f"seed {spec.seed} is not trained: {'; '.join(failed)}")

@@ -48,7 +48,7 @@ def mean(values: Sequence[float]) -> float:
 
 
 def as_markdown(results: Sequence[SeedResult]) -> str:
-    """A line a seed and their mean."""
+    """A line a seed and their mean, and below what was trained and judged with which code."""
     lines = [
         "| seed | WER float, greedy | WER int8, greedy (95 %) | WER int8, n-gram beam (95 %) | dev WER | epochs (best) "
         "| minutes | network | p95 | calibration error, sweep (ten bins; by chance) | WER cut at 80 % |",
@@ -70,4 +70,12 @@ def as_markdown(results: Sequence[SeedResult]) -> str:
         f"| {mean([r.training_minutes for r in results]):.0f} | | | {mean([r.confidence_ece for r in results]):.3f} "
         f"| {mean([r.confidence['wer_cut_at_80_coverage'] for r in results]):.0%} |"
     )
+    lines += ["", *(_provenance(result) for result in results)]
     return "\n".join(lines)
+
+
+def _provenance(result: SeedResult) -> str:
+    return (
+        f"Seed {result.seed}: {result.parameters:,} parameters, int8 by {result.int8_method}, CER int8 greedy "
+        f"{result.cer_int8_greedy:.1%}; trained at {result.code_commit[:12]}, judged at {result.judged_by[:12]}."
+    )

@@ -30,7 +30,9 @@ from voice_pipeline.speech.errors import ModelFileError
 from voice_pipeline.speech.measures import AcousticMeasures
 from voice_pipeline.speech.normalise import plain
 
-LOG_ODDS, UNKNOWN_WORDS = "log_odds", "unknown_words"
+LOG_ODDS, UNKNOWN_WORDS = "decoder_log_odds", "unknown_words"
+NETWORK_LOG_ODDS = "log_odds"
+"""Of the network alone, whatever it was decoded with: what models of older bundles start from."""
 POSTERIOR_INPUTS: tuple[str, ...] = (
     *("mean_best", "min_best", "mean_word", "min_word", "mean_margin", "mean_entropy", "character_entropy"),
     *("blank_share", "log_words", "characters_per_s"),
@@ -71,6 +73,8 @@ def inputs(
     found |= {name: known[name] for name in FEATURE_INPUTS if name in known}
     strange = [word for word in plain(text).split() if vocabulary and word not in vocabulary]
     found[UNKNOWN_WORDS] = float(np.log1p(len(strange)))
+    if "log_likelihood" in posteriors:
+        found[NETWORK_LOG_ODDS] = _log_odds(posteriors["log_likelihood"])
     if "log_posterior" in posteriors:
         found[LOG_ODDS] = _log_odds(posteriors["log_posterior"])
     if "words" in posteriors:
@@ -80,9 +84,9 @@ def inputs(
     return found
 
 
-def _log_odds(log_posterior: float) -> float:
-    """log(P / (1 - P)) for P = exp(log_posterior), between -LOGIT_LIMIT and 9.2."""
-    unlikely = min(max(-log_posterior, LIKELIEST), LOGIT_LIMIT)
+def _log_odds(log_probability: float) -> float:
+    """log(P / (1 - P)) for P = exp(log_probability), between -LOGIT_LIMIT and 9.2."""
+    unlikely = min(max(-log_probability, LIKELIEST), LOGIT_LIMIT)
     return float(-np.log(np.expm1(unlikely)))
 
 
@@ -191,7 +195,7 @@ class ConfidenceModel:
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelFileError(f"document is no confidence model: {error!r}; fit it again") from error
-        unknown = set(model.names) - set(INPUT_NAMES)
+        unknown = set(model.names) - {*INPUT_NAMES, NETWORK_LOG_ODDS}
         if unknown or not model.names or any(len(vector) != len(model.names) for vector in vectors.values()):
             raise ModelFileError(f"confidence model has inputs {model.names}, known are {INPUT_NAMES}; fit it again")
         if not np.isfinite([*model.mean, *model.scale, *model.weights, model.bias]).all() or 0.0 in model.scale:

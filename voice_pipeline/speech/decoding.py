@@ -33,8 +33,9 @@ class PosteriorStats:
 
     `mean_best` and `min_best` are over emitted characters (1 where none was emitted), `mean_margin` is the mean gap
     between best and second best posterior over all frames, `blank_share` the share of frames whose best class is the
-    blank. `log_posterior` ≤ 0 (nats) is how sure the decoder is that exactly this was said: of a path the sum over all
-    alignments of its text (`ctc.log_likelihood`), of a search the text's share among those that it was left with.
+    blank. `log_likelihood` ≤ 0 (nats) is that of the text over all its alignments (`ctc.log_likelihood`).
+    `log_posterior` ≤ 0 (nats) is how sure the decoder is that exactly this was said: of a path the same again, of a
+    search the text's share among those that it was left with.
     `character_entropy` (nats) is the mean over frames whose best class is no blank, 0 where there is none.
     """
 
@@ -48,6 +49,7 @@ class PosteriorStats:
     mean_margin: float
     mean_entropy: float
     blank_share: float
+    log_likelihood: float
     log_posterior: float
     character_entropy: float
 
@@ -129,6 +131,7 @@ def _statistics(
         mean_margin=float(np.mean(first - second)),
         mean_entropy=float(np.mean(entropy)),
         blank_share=float(np.mean(best == BLANK)),
+        log_likelihood=likelihood,
         log_posterior=likelihood,
         character_entropy=float(np.mean(entropy[best != BLANK])) if (best != BLANK).any() else 0.0,
     )

@@ -31,7 +31,8 @@ CHECKPOINT = "checkpoint"
 
 @dataclass
 class TrainingState:
-    """Where a run stands after `epoch` finished epochs; `cuts` of the training utterances once they were found."""
+    """Where a run stands after `epoch` finished epochs; `cuts` of the training utterances by clip id, once they were
+    found."""
 
     epoch: int
     model: dict[str, Any]
@@ -41,7 +42,7 @@ class TrainingState:
     best_wer: float
     best_epoch: int
     history: list[dict[str, float]] = field(default_factory=list)
-    cuts: list[tuple[int, ...]] | None = None
+    cuts: dict[str, tuple[int, ...]] | None = None
 
 
 def save_state(workdir: Path, spec_digest: str, state: TrainingState) -> None:

@@ -19,6 +19,7 @@ from voice_pipeline.speech.decoding import along
 from voice_pipeline.speech.encoder import AcousticModel
 from voice_pipeline.speech.frontend import features, mel_power
 from voice_pipeline.speech.measures import HOP
+from voice_pipeline.speech.recogniser import padded
 from voice_pipeline.speech.tokenizer import CharTokenizer
 from voice_pipeline.training.batches import Cuts, as_float
 from voice_pipeline.training.data import Utterance
@@ -30,10 +31,10 @@ def find_cuts(model: AcousticModel, tokenizer: CharTokenizer, utterances: Iterab
     device = next(model.parameters()).device
     found: list[Cuts] = []
     for utterance in utterances:
-        samples = as_float(utterance)
         if " " not in utterance.text:
             found.append(())
             continue
+        samples = padded(as_float(utterance))
         heard = torch.from_numpy(features(mel_power(samples, model.config.mels)))[None]
         log_probs = model.encoder(heard.to(device))[0].float().cpu().numpy()
         path = best_path(log_probs, utterance.text, tokenizer)

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 from sqlalchemy import func, select
@@ -24,6 +25,9 @@ from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import consents, eval_suites, noises, training_frames
 from voice_pipeline.training.capacity import MEGABYTE, available_gpu_memory_mb, available_memory_mb
 from voice_pipeline.training.errors import TrainingError
+
+if TYPE_CHECKING:
+    from voice_pipeline.training.data import Utterances
 
 FRAME_KEYS = ("clip_id", "split", "event_timestamp")
 
@@ -46,6 +50,17 @@ class Outcome:
 
     passed: bool
     detail: str
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a run's memory depends on beside its spec: lengths of the train and dev utterances in samples, seconds of
+    noises and room responses, all of which the trainer holds, and the processes on this machine.
+    """
+
+    sample_counts: list[int]
+    sounds_s: float
+    processes: int
 
 
 def check_data(store: Store, spec: TrainingSpec) -> list[Finding]:
@@ -82,18 +97,31 @@ def check_machine(store: Store, spec: TrainingSpec, limits: Preflight) -> Iterat
     from the plan.
     """
     yield _parent(store, spec)
-    yield _attempt("disk", lambda: _disk(store, spec, limits))
-    yield _attempt("memory", lambda: _memory(store, spec, limits))
-    yield _attempt("GPU memory", lambda: _gpu_memory(store, spec))
+    yield from check_room(store.settings.root, spec, limits, lambda: _load(store, spec))
+
+
+def check_room(root: Path, spec: TrainingSpec, limits: Preflight, load: Callable[[], Load]) -> Iterator[Finding]:
+    """Whether the disk of `root` and the memory of host and GPUs hold what training is estimated to take."""
+    yield _attempt("disk", lambda: _disk(root, spec, limits))
+    yield _attempt("memory", lambda: _memory(spec, limits, load()))
+    yield _attempt("GPU memory", lambda: _gpu_memory(spec, load()))
 
 
 def check_network(store: Store, spec: TrainingSpec, limits: Preflight) -> list[Finding]:
-    """Whether the plan's own network learns a handful of real clips by heart, and is then heard to have done so."""
+    """`check_learning_by_heart` on the plan's own train clips."""
     from voice_pipeline.training.data import open_utterances
+
+    return check_learning_by_heart(lambda: open_utterances(store, spec.dataset_version, Split.TRAIN), spec, limits)
+
+
+def check_learning_by_heart(
+    open_train: Callable[[], Utterances], spec: TrainingSpec, limits: Preflight
+) -> list[Finding]:
+    """Whether the spec's own network learns a handful of real clips by heart, and is then heard to have done so."""
     from voice_pipeline.training.overfit import easiest, overfit, smoke
 
     try:
-        clips = easiest(open_utterances(store, spec.dataset_version, Split.TRAIN), spec)
+        clips = easiest(open_train(), spec)
         learnt = overfit(spec, clips, limits.overfit_loss_share, limits.overfit_steps)
     except FAILURES as error:
         return [Finding("one batch", False, _told(error))]
@@ -192,47 +220,40 @@ def _parent(store: Store, spec: TrainingSpec) -> Finding:
     return Finding("parent", there, f"{parent} {'has' if there else 'has no'} checkpoint in this home")
 
 
-def _disk(store: Store, spec: TrainingSpec, limits: Preflight) -> Outcome:
+def _disk(root: Path, spec: TrainingSpec, limits: Preflight) -> Outcome:
     from voice_pipeline.training.estimates import disk_needed
 
     estimate = disk_needed(spec)
-    free = shutil.disk_usage(store.settings.root).free // MEGABYTE
+    free = shutil.disk_usage(root).free // MEGABYTE
     return _enough(free, str(estimate), max(estimate.megabytes, limits.disk_mb))
 
 
-def _memory(store: Store, spec: TrainingSpec, limits: Preflight) -> Outcome:
+def _memory(spec: TrainingSpec, limits: Preflight, load: Load) -> Outcome:
     """Without GPU the host holds everything."""
     from voice_pipeline.training.estimates import host_memory_needed, memory_needed
 
-    needed = memory_needed if _free_gpu_memory_mb(store) is None else host_memory_needed
-    estimate = needed(spec, _sample_counts(store, spec), _sounds_s(store), store.settings.training_processes)
+    needed = memory_needed if available_gpu_memory_mb(load.processes) is None else host_memory_needed
+    estimate = needed(spec, load.sample_counts, load.sounds_s, load.processes)
     return _enough(available_memory_mb(), str(estimate), max(estimate.megabytes, limits.memory_mb))
 
 
-def _gpu_memory(store: Store, spec: TrainingSpec) -> Outcome:
+def _gpu_memory(spec: TrainingSpec, load: Load) -> Outcome:
     from voice_pipeline.training.estimates import network_memory_needed
 
-    free = _free_gpu_memory_mb(store)
+    free = available_gpu_memory_mb(load.processes)
     if free is None:
         return Outcome(True, "none here: the host computes")
-    estimate = network_memory_needed(spec, _sample_counts(store, spec), store.settings.training_processes)
+    estimate = network_memory_needed(spec, load.sample_counts, load.processes)
     return _enough(free, str(estimate), estimate.megabytes)
 
 
-def _free_gpu_memory_mb(store: Store) -> int | None:
-    return available_gpu_memory_mb(store.settings.training_processes)
-
-
-def _sample_counts(store: Store, spec: TrainingSpec) -> list[int]:
+def _load(store: Store, spec: TrainingSpec) -> Load:
     from voice_pipeline.training.data import open_utterances
 
     splits = [open_utterances(store, spec.dataset_version, split) for split in (Split.TRAIN, Split.DEV)]
-    return [count for split in splits for count in split.sample_counts]
-
-
-def _sounds_s(store: Store) -> float:
-    """Seconds of noises and room responses of this home, all of which the trainer holds."""
-    return float(store.database.scalar(select(func.sum(noises.c.duration_s))) or 0.0)
+    counts = [count for split in splits for count in split.sample_counts]
+    sounds_s = float(store.database.scalar(select(func.sum(noises.c.duration_s))) or 0.0)
+    return Load(counts, sounds_s, store.settings.training_processes)
 
 
 def _enough(free: int, estimate: str, needed: int) -> Outcome:

@@ -179,8 +179,9 @@ def _look_elsewhere(store: Store, model_version: str, limits: Preflight) -> Iter
         except BaseException:
             process.kill()
             raise
-    for line in told.splitlines():
-        yield Finding(**json.loads(line))
+    for line in told.splitlines(keepends=True):
+        if line.startswith("{") and line.endswith("}\n"):  # else a library printed it, or a kill cut it off
+            yield Finding(**json.loads(line))
     if ended:
         yield Finding("pre-flight", False, ended)
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from voice_pipeline.schema.training import Hyperparameters, Preset, TrainingSpec
 from voice_pipeline.speech.audio import Samples
-from voice_pipeline.speech.augmentation import SPEEDS_PERCENT, coloured_noise, length_at_speed, room_response
+from voice_pipeline.speech.augmentation import coloured_noise, room_response
 from voice_pipeline.speech.decoding import greedy
 from voice_pipeline.speech.encoder import AcousticModel
 from voice_pipeline.speech.errors import TokenizerError
@@ -33,7 +33,7 @@ from voice_pipeline.speech.scoring import corpus_wer, score
 from voice_pipeline.speech.shape import preset
 from voice_pipeline.speech.tokenizer import BLANK, CharTokenizer
 from voice_pipeline.training import checkpoints
-from voice_pipeline.training.batches import FRAME_MULTIPLE, MOST_FRAMES, Augmenter, Batch, Epoch, collate
+from voice_pipeline.training.batches import FRAME_MULTIPLE, MOST_FRAMES, Augmenter, Batch, Cuts, Epoch, collate
 from voice_pipeline.training.cuts import find_cuts
 from voice_pipeline.training.data import Utterance, Utterances
 from voice_pipeline.training.environment import Compute
@@ -155,8 +155,7 @@ class _Run:
         self.team = Team.join()
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         config = preset(self.parameters.preset.value, self.tokenizer.size)
-        fastest = max(SPEEDS_PERCENT) if self.parameters.speed_perturbation else 100
-        lengths = zip(train.texts, (length_at_speed(count, fastest) for count in train.sample_counts), strict=True)
+        lengths = zip(train.texts, train.sample_counts, strict=True)
         usable = train.select(
             index for index, (text, count) in enumerate(lengths) if _fits(text, count, self.tokenizer, config.stride)
         )
@@ -182,7 +181,7 @@ class _Run:
         self.model.to(self.device)
         self.bfloat16 = uses_bfloat16(self.device)
         self.optimizer = AdamW(list(self.model.parameters()), self.parameters.weight_decay)
-        self.loss = nn.CTCLoss(blank=BLANK, zero_infinity=True)
+        self.loss = nn.CTCLoss(blank=BLANK, zero_infinity=True)  # a clip too fast for its text teaches nothing
         self.state = checkpoints.TrainingState(0, {}, {}, {}, {}, math.inf, 0)
 
     def __enter__(self) -> _Run:
@@ -201,7 +200,7 @@ class _Run:
                 raise CheckpointMismatchError(
                     f"training state in {self.workdir} is of a network of another shape; delete it to start over"
                 ) from error
-            self.augmenter.cuts = state.cuts
+            self.augmenter.cuts = self._kept_cuts()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -254,6 +253,11 @@ class _Run:
             found = find_cuts(self.average, self.tokenizer, self.augmenter.utterances) if self.team.leads else None
             self.augmenter.cuts = self.team.from_leader(found)
 
+    def _kept_cuts(self) -> list[Cuts] | None:
+        """Those of the interrupted run, of the utterances that are still there; None where one has none yet."""
+        kept, clip_ids = self.state.cuts, self.augmenter.utterances.clip_ids
+        return [kept[clip_id] for clip_id in clip_ids] if kept and kept.keys() >= set(clip_ids) else None
+
     def _compares_views(self, epoch: int) -> bool:
         return self.parameters.consistency > 0 and epoch > self.parameters.consistency_from * self.parameters.max_epochs
 
@@ -302,7 +306,8 @@ class _Run:
         state.history.append(vars(report))
         state.model, state.average = _weights(self.model), _weights(self.average)
         state.optimizer = self.optimizer.state_dict()
-        state.cuts = None if self.augmenter.cuts is None else list(self.augmenter.cuts)
+        if self.augmenter.cuts is not None:
+            state.cuts = dict(zip(self.augmenter.utterances.clip_ids, self.augmenter.cuts, strict=True))
         if report.dev_wer <= state.best_wer:
             state.best, state.best_wer, state.best_epoch = state.average, report.dev_wer, report.epoch
         if self.team.leads:

@@ -18,6 +18,7 @@ from voice_pipeline.schema.decoding import Decoding
 from voice_pipeline.schema.training import Hyperparameters, Preset
 from voice_pipeline.store import blobs
 from voice_pipeline.store.store import Store
+from voice_pipeline.training import preflight, provenance
 from voice_pipeline.training.trainer import EpochReport  # here, so that no module is first imported under a patch
 from voice_pipeline_tests.packaging.small_models import searching_decoder
 
@@ -69,8 +70,32 @@ def test_a_judged_seed_tells_what_was_heard(store: Store, spoken_corpus: Path, t
     assert (trained / RESULT).stat().st_mtime_ns == before
     table = as_markdown([result, result])
     assert table.count("\n| 1 | ") == 2
-    assert f"**{result.wer_int8_greedy.value:.1%}**" in table.splitlines()[-1]
+    (mean,) = (line for line in table.splitlines() if line.startswith("| mean "))
+    assert f"**{result.wer_int8_greedy.value:.1%}**" in mean
+    assert table.count(f"judged at {result.judged_by[:12]}") == 2
     assert SeedResult.model_validate_json(result.model_dump_json()) == result
+
+
+def test_other_code_judges_anew(
+    store: Store, spoken_corpus: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = provenance.code_commit()
+    first = judge_seed(store, spoken_corpus, trained, Decoding())
+    monkeypatch.setattr(provenance, "code_commit", lambda: "another")
+    again = judge_seed(store, spoken_corpus, trained, Decoding())
+    assert (first.judged_by, again.judged_by) == (commit, "another")
+    assert again.wer_int8_lm == first.wer_int8_lm
+    assert again.code_commit == first.code_commit
+
+
+def test_a_machine_that_is_too_small_is_refused_before_training(
+    store: Store, spoken_corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "available_memory_mb", lambda: 12)
+    epochs: list[object] = []
+    with pytest.raises(PublishedError, match=r"seed 1 is not trained: memory: 12 MB free, \d+ MB needed"):
+        train_seed(store, spoken_corpus, 1, QUICK, epochs.append)
+    assert epochs == []
 
 
 def test_greedy_figures_are_not_those_of_the_search(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from voice_pipeline.speech.confidence import (
     FEATURES,
     INPUT_NAMES,
     LOG_ODDS,
+    NETWORK_LOG_ODDS,
     UNKNOWN_WORDS,
     ConfidenceModel,
     inputs,
@@ -35,6 +36,7 @@ STATS = PosteriorStats(
     mean_margin=0.8,
     mean_entropy=0.2,
     blank_share=0.6,
+    log_likelihood=-0.7,
     log_posterior=-0.5,
     character_entropy=0.3,
 )
@@ -55,16 +57,17 @@ def model(names: tuple[str, ...] = INPUT_NAMES, **changes: Any) -> ConfidenceMod
 
 def test_every_input_is_made_from_what_a_clip_tells() -> None:
     found = inputs("call me now", scalars(STATS), CLIP, ())
-    assert set(found) == set(INPUT_NAMES)
+    assert set(found) == {*INPUT_NAMES, NETWORK_LOG_ODDS}
     assert all(np.isfinite(value) for value in found.values())
     assert set(scalars(STATS)) == {field.name for field in fields(PosteriorStats)}
 
 
-def test_the_log_odds_are_those_of_the_posterior() -> None:
-    even = inputs("a", scalars(replace(STATS, log_posterior=np.log(0.5))), CLIP, ())
-    assert even["log_odds"] == pytest.approx(0)
+@pytest.mark.parametrize(("name", "told"), [(LOG_ODDS, "log_posterior"), (NETWORK_LOG_ODDS, "log_likelihood")])
+def test_the_log_odds_are_those_of_decoder_and_network(name: str, told: str) -> None:
+    even = inputs("a", {**scalars(STATS), told: np.log(0.5)}, CLIP, ())
+    assert even[name] == pytest.approx(0)
     for unlikely in (0.0, 1e4):
-        assert abs(inputs("a", scalars(replace(STATS, log_posterior=-unlikely)), CLIP, ())["log_odds"]) <= 30
+        assert abs(inputs("a", {**scalars(STATS), told: -unlikely}, CLIP, ())[name]) <= 30
 
 
 def test_words_nobody_said_in_training_count_and_without_a_vocabulary_none_do() -> None:
@@ -77,13 +80,16 @@ def test_words_nobody_said_in_training_count_and_without_a_vocabulary_none_do() 
 def test_without_a_feature_there_is_no_confidence_rather_than_a_guess(name: str) -> None:
     assert model().confidence("a", scalars(STATS), CLIP) is not None
     assert model().confidence("a", scalars(STATS), {**CLIP, name: None}) is None
-    assert model(names=("log_odds",)).confidence("a", scalars(STATS), {}) is not None, "it does not look at features"
+    assert model(names=(LOG_ODDS,)).confidence("a", scalars(STATS), {}) is not None, "it does not look at features"
 
 
 def test_posteriors_of_an_older_app_are_enough_for_an_older_model_only() -> None:
     told = {name: value for name, value in scalars(STATS).items() if name != "log_posterior"}
     assert model().confidence("a", told, CLIP) is None
-    assert model(names=("mean_best", "log_words", "snr_db")).confidence("a", told, CLIP) is not None
+    older = model(names=(NETWORK_LOG_ODDS, "mean_best", "log_words", "snr_db"))
+    assert older.confidence("a", told, CLIP) is not None
+    assert older.confidence("a", scalars(STATS), CLIP) == older.confidence("a", told, CLIP), "whatever decodes now"
+    assert ConfidenceModel.from_json(older.to_json()) == older
 
 
 def test_confidence_is_calibrated_on_clips_it_was_not_fitted_to() -> None:

@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from voice_pipeline.schema.training import Preset
+from voice_pipeline.schema.training import Preset, TrainingSpec
 from voice_pipeline.speech.encoder import Encoder
 from voice_pipeline.speech.shape import PRESETS
 from voice_pipeline.training import trainer
 from voice_pipeline.training.batches import MOST_FRAMES
-from voice_pipeline.training.checkpoints import STATE, checkpoint_digest
+from voice_pipeline.training.checkpoints import STATE, checkpoint_digest, load_state
 from voice_pipeline.training.data import Utterance, Utterances
 from voice_pipeline.training.errors import (
     CheckpointMismatchError,
@@ -110,6 +110,29 @@ def test_a_person_erased_during_a_run_is_learnt_from_no_more(tmp_path: Path) -> 
 
     with pytest.raises(ErasedClipError):
         train(spec_of(), Utterances(language(16), hear), DEV, [], tmp_path, progress=erased.append)
+
+
+def test_what_is_left_after_an_erasure_is_cut_where_it_was(tmp_path: Path) -> None:
+    """A run that starts again without an erased person's clips: places by position would be another clip's."""
+    spec, train_clips = spec_of(max_epochs=2, splice_share=1.0), language(16)
+
+    def kill(_: EpochReport) -> None:
+        raise KilledError
+
+    with pytest.raises(KilledError):
+        train(spec, train_clips, DEV, [], tmp_path, progress=kill)
+    before = kept_cuts(tmp_path, spec)
+    train(spec, train_clips[5:], DEV, [], tmp_path)
+    left = {clip.clip_id: clip.text.count(" ") for clip in train_clips[5:]}
+    assert kept_cuts(tmp_path, spec) == {clip_id: before[clip_id] for clip_id in left}
+    assert {clip_id: len(before[clip_id]) for clip_id in left} == left
+
+
+def kept_cuts(workdir: Path, spec: TrainingSpec) -> dict[str, tuple[int, ...]]:
+    state = load_state(workdir, spec.digest)
+    assert state is not None
+    assert state.cuts is not None
+    return state.cuts
 
 
 def test_a_finished_run_called_again_trains_nothing(tmp_path: Path) -> None:

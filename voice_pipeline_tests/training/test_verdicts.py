@@ -42,8 +42,9 @@ def test_the_best_epoch_is_held_to_the_limit_of_the_models_own_size(
     assert all(f.passed for f in check_learning(labelled, model, Alarms(dev_wer={**LIMITS, **others})))
 
 
-def test_a_loss_that_rose_is_marked(labelled: Store, model: str) -> None:
-    report(labelled, model, (1.0, 0.3), (3.0, 0.3))
+@pytest.mark.parametrize("last", [1.0, 3.0, float("nan")])
+def test_a_loss_that_did_not_fall_is_marked(labelled: Store, model: str, last: float) -> None:
+    report(labelled, model, (1.0, 0.3), (last, 0.3))
     assert [f.name for f in check_learning(labelled, model, Alarms()) if not f.passed] == ["loss"]
 
 
