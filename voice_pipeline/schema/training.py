@@ -24,8 +24,8 @@ class Hyperparameters(Record):
     """What the trainer may turn. `max_epochs` bounds the run; augmentation shares are probabilities; `masks` is how
     often a band of bins and a stretch of frames are masked. From `splice_from` of the run on, `splice_share` of the
     examples end as another utterance of their speaker does, cut between words by what the network has learnt. From
-    `consistency_from` of the run on, every example is
-    seen in two views whose disagreement is weighed by `consistency`; that doubles the cost of an epoch.
+    `consistency_from` of the run on, every example is seen in two views whose disagreement is weighed by
+    `consistency`; that doubles the cost of an epoch.
     """
 
     preset: Preset = Preset.TINY

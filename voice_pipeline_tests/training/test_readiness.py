@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import torch
@@ -57,6 +59,17 @@ def test_everything_is_looked_at_in_a_process_of_its_own_and_kept(labelled: Stor
     )
     assert (threading.active_count(), torch.get_num_threads()) == (threads, before)
     assert torch.tensor(1e-40) != 0  # denormals are not flushed here
+
+
+def test_what_a_library_prints_there_is_no_finding(
+    labelled: Store, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talks = tmp_path / "python"
+    finding = '{"name": "disk", "passed": true, "detail": "much"}'
+    talks.write_text(f"#!/bin/sh\necho warming up\necho '{finding}'\nprintf '{finding[:20]}'\n")
+    talks.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(talks))
+    assert judge(labelled, model).findings == (Finding("disk", True, "much"),)
 
 
 def test_a_fresh_verdict_is_not_asked_for_twice(labelled: Store, model: str, looked: list[str]) -> None:
