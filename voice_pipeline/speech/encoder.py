@@ -16,9 +16,14 @@ from torch import Tensor, nn
 from voice_pipeline.speech.depthwise import DepthwiseConvolution
 from voice_pipeline.speech.frontend import LogMel
 from voice_pipeline.speech.shape import EncoderConfig
+from voice_pipeline.speech.tokenizer import BLANK
 
 SQUEEZE = 8
 DROPPED_FRAMES = 4
+BLANK_LOGIT = 4.0
+"""An untrained network says blank, not just anything. One that happens to say spaces takes these for silence, unlearns
+that for many epochs (texts of one word have none) and ends up worse.
+"""
 
 
 class Stem(nn.Module):
@@ -137,6 +142,9 @@ class Encoder(nn.Module):
         self.stem = Stem(config)
         self.blocks = nn.ModuleList(ResidualBlock(channels, k, config.repeats, dropout) for k in config.kernels)
         self.head = nn.Conv2d(channels, config.classes, 1)
+        with torch.no_grad():
+            self.head.bias.zero_()  # type: ignore[union-attr]
+            self.head.bias[BLANK] = BLANK_LOGIT  # type: ignore[index]
 
     def forward(self, features_BTM: Tensor, lengths_B: Tensor | None = None) -> Tensor:  # noqa: N803
         """`lengths_B` (frames T) marks padding behind shorter utterances, which then changes nothing before it."""

@@ -40,13 +40,16 @@ CONFIDENCE = ConfidenceModel(INPUT_NAMES, *[tuple([value] * len(INPUT_NAMES)) fo
 
 
 def network(seed: int, shape: EncoderConfig = SHAPE) -> AcousticModel:
-    """An untrained network whose normalisation has seen something, so that its answers are not all alike."""
+    """An untrained network that mumbles instead of saying blank, and whose normalisation has seen something, so that
+    its answers are not all alike.
+    """
     import torch
 
     torch.manual_seed(seed)
     model = AcousticModel(shape)
     model.train()
     with torch.no_grad():
+        model.encoder.head.bias.zero_()  # type: ignore[union-attr]
         for _ in range(3):
             model(torch.randn(2, 16_000) * 0.1)
     return model.eval()

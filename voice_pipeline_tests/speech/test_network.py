@@ -15,6 +15,7 @@ from voice_pipeline.speech.encoder import AcousticModel, BlockDropout
 from voice_pipeline.speech.errors import PresetError
 from voice_pipeline.speech.frontend import LogMel, features, frames_of, mel_power
 from voice_pipeline.speech.shape import PRESETS, EncoderConfig, preset
+from voice_pipeline.speech.tokenizer import BLANK
 from voice_pipeline_tests.speech.test_audio import tone
 
 SMALL = EncoderConfig(channels=16, kernels=(5, 7), planes=(4, 4), stride=4)
@@ -71,6 +72,14 @@ def test_padding_changes_no_gradient_in_training() -> None:
         return model.encoder.stem.convolutions[0].weight.grad  # type: ignore[return-value]
 
     torch.testing.assert_close(gradient(0), gradient(36), atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_an_untrained_network_says_blank_rather_than_spaces(seed: int) -> None:
+    torch.manual_seed(seed)
+    model = AcousticModel(preset("micro", 29)).train()  # normalised by what it hears, as in the first step
+    best = model(torch.from_numpy(noise(2 * SAMPLE_RATE, seed))[None]).argmax(dim=2)
+    assert (best == BLANK).float().mean() > 0.9
 
 
 def test_log_probabilities_sum_to_one_at_every_frame() -> None:

@@ -12,7 +12,7 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from voice_pipeline.speech.confidence import INPUT_NAMES, ConfidenceModel, inputs, scalars
+from voice_pipeline.speech.confidence import INPUT_NAMES, NETWORK_LOG_ODDS, ConfidenceModel, inputs, scalars
 from voice_pipeline.speech.encoder import AcousticModel
 from voice_pipeline.speech.errors import EmptyAudioError, ModelFileError
 from voice_pipeline.speech.recogniser import CONFIG, TOKENIZER, WEIGHTS, OnnxRecogniser, TorchRecogniser
@@ -51,7 +51,7 @@ def test_a_checkpoint_recognises_and_its_inputs_are_finite(checkpoint: Path) -> 
     heard = TorchRecogniser.load(checkpoint).transcribe(bursts())
     assert heard.text == " ".join(word.text for word in heard.words)
     found = inputs(heard.text, scalars(heard.posteriors), asdict(heard.measures), ())
-    assert set(found) == set(INPUT_NAMES)
+    assert set(found) == {*INPUT_NAMES, NETWORK_LOG_ODDS}
     assert np.isfinite(list(found.values())).all()
     assert heard.measures.duration_s == 2
     calibrated = TorchRecogniser.load(checkpoint, ConfidenceModel.fit(*drawn(50))).transcribe(bursts())
