@@ -55,8 +55,9 @@ def train_seed(
     from voice_pipeline.store.blobs import write_atomically
     from voice_pipeline.training.checkpoints import CHECKPOINT, STATE, is_complete
     from voice_pipeline.training.provenance import code_commit
-    from voice_pipeline.training.trainer import train
+    from voice_pipeline.training.trainer import keep_kernels, train
 
+    keep_kernels()
     commit = code_commit()  # before a run of half an hour, in which the tree may move on
     splits = read_splits(corpus)
     spec = spec_of(splits, sounds_digest(corpus), hyperparameters, seed)

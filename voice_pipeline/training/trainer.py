@@ -44,6 +44,7 @@ from voice_pipeline.training.team import Team
 GRADIENT_NORM = 5.0
 FINAL_RATE = 0.01
 DEV_BATCH = 32
+KERNEL_CACHE = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 KERNELS_KEPT = 4096
 """Every shape of a batch needs some 37 kernels; oneDNN keeps 1024 unless told otherwise, and building them anew takes
 time and leaves holes in the heap.
@@ -136,6 +137,13 @@ def uses_bfloat16(device: torch.device) -> bool:
     return bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
+def keep_kernels() -> None:
+    """Let oneDNN keep the kernels of every shape of a batch. It asks at a process's first convolution: whoever tries,
+    hears or judges before training does this first.
+    """
+    os.environ.setdefault(KERNEL_CACHE, str(KERNELS_KEPT))
+
+
 class _Run:
     """One training run: builds everything from the spec, or takes up where `workdir` stands."""
 
@@ -149,7 +157,7 @@ class _Run:
         workdir: Path,
         parent: Path | None,
     ) -> None:
-        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS_KEPT))  # read at the first convolution
+        keep_kernels()
         self.spec, self.parameters, self.workdir = spec, spec.hyperparameters, workdir
         self.tokenizer = CharTokenizer(spec.alphabet)
         self.team = Team.join()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,11 @@ from voice_pipeline.schema.training import Hyperparameters, Preset
 from voice_pipeline.store import blobs
 from voice_pipeline.store.store import Store
 from voice_pipeline.training import preflight, provenance
-from voice_pipeline.training.trainer import EpochReport  # here, so that no module is first imported under a patch
+from voice_pipeline.training.trainer import (
+    KERNEL_CACHE,
+    KERNELS_KEPT,
+    EpochReport,
+)  # here, so that no module is first imported under a patch
 from voice_pipeline_tests.packaging.small_models import searching_decoder
 
 QUICK = Hyperparameters(preset=Preset.MICRO, max_epochs=3, batch_size=4, learning_rate=6e-3, ema_decay=0.9)
@@ -30,10 +35,16 @@ def trained(store: Store, spoken_corpus: Path) -> Path:
     return train_seed(store, spoken_corpus, 1, QUICK)
 
 
-def test_a_trained_seed_is_not_trained_again(store: Store, spoken_corpus: Path, trained: Path) -> None:
+def test_a_trained_seed_is_not_trained_again(
+    store: Store, spoken_corpus: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     epochs: list[object] = []
+    monkeypatch.delenv(KERNEL_CACHE)
     assert train_seed(store, spoken_corpus, 1, QUICK, epochs.append) == trained
     assert epochs == []
+    assert int(os.environ[KERNEL_CACHE]) == KERNELS_KEPT, (
+        "the next seed is trained in a process that has judged this one"
+    )
     assert train_seed(store, spoken_corpus, 2, QUICK, epochs.append) != trained
     assert len(epochs) == 3
 
