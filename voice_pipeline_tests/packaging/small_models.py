@@ -135,10 +135,10 @@ def add_trained_model(
     return spec
 
 
-def searching_decoder(lm_weight: float = 1.0) -> dict[str, bytes]:
+def searching_decoder(lm_weight: float = 1.0, unknown_penalty: float = 1.0) -> dict[str, bytes]:
     """Files of a beam search over a few short words, cheap enough to show in what an untrained network mumbles."""
     model = estimate(["a b c", "b c d", "e f", "g h i j k", "m n o p", "q r s t", "u v w x y z"], 2)
-    decoder = Decoder.over(model, BeamSettings(lm_weight, 2.0, 1.0, 8))
+    decoder = Decoder.over(model, BeamSettings(lm_weight, 2.0, unknown_penalty, 8))
     return {ARPA: model.to_arpa().encode(), DECODER: decoder.to_json().encode()}
 
 
