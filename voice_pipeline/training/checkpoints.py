@@ -32,7 +32,8 @@ CHECKPOINT = "checkpoint"
 @dataclass
 class TrainingState:
     """Where a run stands after `epoch` finished epochs; `cuts` of the training utterances by clip id, once they were
-    found."""
+    found.
+    """
 
     epoch: int
     model: dict[str, Any]
