@@ -1,7 +1,7 @@
 """The model card: what a model is for, what it learnt from and who agreed, how well it does for whom, its limits.
 
 After Mitchell et al., "Model Cards for Model Reporting" (FAT* 2019). Two forms of one content: `model_card.json` for
-machines (read back by `read_card`), `model_card.md` for people (`card_text`). It holds counts, never texts, names or
+machines (a `ModelCard`), `model_card.md` for people (`card_text`). It holds counts, never texts, names or
 tokens of people; single words only if several people said them. Charts lie beside it in `charts/` and in MLflow: the
 card also travels in the signed bundle, which devices download, so it only links to them.
 """
@@ -13,7 +13,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from sqlalchemy import select
 
 from voice_pipeline.evaluation.paired import AgainstLive, compare_with
@@ -27,8 +26,7 @@ from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import consents, dataset_clips, dataset_versions, models
 from voice_pipeline.training.assessment import CAPTIONS, CHARTS, Assessment
 from voice_pipeline.training.card_text import as_markdown
-from voice_pipeline.training.confidence import Calibration
-from voice_pipeline.training.errors import TrainingError
+from voice_pipeline.training.confidence import Calibration, HeldOut
 from voice_pipeline.training.planning import Plan
 
 MARKDOWN, JSON_FORM = "model_card.md", "model_card.json"
@@ -55,10 +53,6 @@ ERASURE = (
     "The weights of a model that is already trained stay as they are and may carry traces of what was learnt; "
     "`voice-pipeline capture erase` names these models and releases, and the next training run leaves the person out."
 )
-
-
-class DamagedCardError(TrainingError):
-    """A model card's JSON is not that of a card."""
 
 
 class DataSummary(Record):
@@ -93,7 +87,11 @@ class Chart(Record):
 
 
 class ModelCard(Record):
-    """Everything the card says. `evaluation` is the report without its utterances: those name people."""
+    """Everything the card says. `evaluation` is the report without its utterances: those name people.
+
+    `confidence` is the judgement out of fold on the clips that it was fitted on, `confidence_held_out` that on a frozen
+    suite, which it names; each is empty until there is one.
+    """
 
     model_version: str
     owner: str
@@ -104,6 +102,7 @@ class ModelCard(Record):
     data: DataSummary
     training: dict[str, Any]
     confidence: dict[str, Any]
+    confidence_held_out: dict[str, Any]
     evaluation: EvaluationReport
     minimum: SliceMinimum
     under_minimum: dict[str, str]
@@ -115,27 +114,20 @@ class ModelCard(Record):
     charts: tuple[Chart, ...]
 
 
-def write_card(store: Store, plan: Plan, assessment: Assessment, calibration: Calibration | None) -> Path:
+def write_card(
+    store: Store, plan: Plan, assessment: Assessment, calibration: Calibration | None, held_out: HeldOut | None
+) -> Path:
     """Write both forms into the model's folder; returns the Markdown file. The same inputs give the same bytes."""
-    card = build_card(store, plan, assessment, calibration)
+    card = build_card(store, plan, assessment, calibration, held_out)
     folder = store.settings.models / plan.model_version
     write_atomically(folder / JSON_FORM, canonical_json(card))
     write_atomically(folder / MARKDOWN, as_markdown(card).encode())
     return folder / MARKDOWN
 
 
-def read_card(path: Path) -> ModelCard:
-    """The card in a `model_card.json`. Raises `DamagedCardError`."""
-    try:
-        return ModelCard.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        problem = error.errors()[0]
-        raise DamagedCardError(
-            f"{path} is no model card ({'.'.join(map(str, problem['loc']))}: {problem['msg']}); materialise model_card"
-        ) from error
-
-
-def build_card(store: Store, plan: Plan, assessment: Assessment, calibration: Calibration | None) -> ModelCard:
+def build_card(
+    store: Store, plan: Plan, assessment: Assessment, calibration: Calibration | None, held_out: HeldOut | None
+) -> ModelCard:
     """Gather the card's content."""
     spec, report = plan.spec, assessment.report
     metrics = store.database.scalar(select(models.c.metrics).where(models.c.model_version == plan.model_version))
@@ -151,6 +143,7 @@ def build_card(store: Store, plan: Plan, assessment: Assessment, calibration: Ca
         data=summarise_data(store, spec.dataset_version),
         training={key: value for key, value in (metrics or {}).items() if isinstance(value, int | float | str)},
         confidence=asdict(calibration) if calibration else {},
+        confidence_held_out=asdict(held_out) if held_out else {},
         evaluation=report.model_copy(update={"utterances": (), "members": {}}),
         minimum=assessment.minimum,
         under_minimum=under_minimum,

@@ -45,7 +45,7 @@ def as_markdown(card: ModelCard) -> str:
         "## Latency by device class",
         latency_table(card.latency),
         "## Confidence",
-        _bullets(card.confidence) or "Not calibrated.",
+        *(_confidence(card) or ["Not calibrated."]),
         "## Limits",
         _list(card.limits),
         "## Consent and erasure",
@@ -86,6 +86,28 @@ def _compared(compared: ComparedWith) -> list[str]:
         f"{other} on the same clips in the same noise; paired bootstrap over speakers, negative = this one is better."
     )
     return [heading, told, comparison_table(compared.comparison)]
+
+
+def _confidence(card: ModelCard) -> list[str]:
+    """The two judgements, each under whom it was made on; one that is not there is left out."""
+    told = (
+        (card.confidence, f"On {card.confidence.get('fitted_on')} speakers, out of fold", "whom it was fitted on"),
+        (
+            card.confidence_held_out,
+            f"On suite {card.confidence_held_out.get('suite')}, held out",
+            "on whom nothing was fitted or chosen",
+        ),
+    )
+    return [
+        part
+        for figures, heading, whom in told
+        if figures
+        for part in (
+            f"### {heading}",
+            f"{figures['clips']} clips as recorded, of {figures['speakers']} speakers, {whom}.",
+            _bullets({name: value for name, value in figures.items() if name not in ("clips", "speakers")}),
+        )
+    ]
 
 
 def _formatting(report: EvaluationReport) -> list[str]:

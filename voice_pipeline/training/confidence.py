@@ -8,7 +8,8 @@ function that also fills the feature view. `feature_skew` tells how far frame an
 
 The strength of the prior is chosen by log loss on held-out speakers (`confidence_fit`). The judgement is out of fold by
 speaker, the strength chosen again inside each fold (nested), and on clips heard as recorded. Test speakers decide
-nothing: `judge_on_suite` hears them once everything is fixed.
+nothing: `judge_on_suite` hears them once everything is fixed, and keeps what it found beside the model, where card and
+MLflow read it (`read_held_out`).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from sqlalchemy import update
 
 from voice_pipeline.evaluation.artifacts import CONFIDENCE, FLOAT, artifact_of, checkpoint_folder, open_recogniser
-from voice_pipeline.evaluation.errors import EmptySuiteError
+from voice_pipeline.evaluation.errors import EmptySuiteError, UnknownArtifactError
 from voice_pipeline.evaluation.noises import Noise, noise_bank
 from voice_pipeline.evaluation.suites import CLEAN, played, snr_of, suite_clips
 from voice_pipeline.schema.canonical import canonical_json, sha256_bytes
@@ -40,7 +41,7 @@ from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import models
 from voice_pipeline.training.confidence_charts import reliability_png, risk_coverage_png
 from voice_pipeline.training.confidence_fit import HeardClip, choose_penalty, design, out_of_fold
-from voice_pipeline.training.plan_errors import NothingToFitError
+from voice_pipeline.training.plan_errors import NothingToFitError, NothingToJudgeError
 
 if TYPE_CHECKING:
     from voice_pipeline.speech.audio import Samples
@@ -56,6 +57,7 @@ KNOWN_SPEAKERS = 2
 """A word counts as known when at least this many training speakers said it: one person's words are not shipped."""
 MOST_WORDS = 20_000
 QUALITY = "confidence_quality.json"
+HELD_OUT = "confidence_held_out.json"
 RELIABILITY, RISK_COVERAGE = "reliability.png", "risk_coverage.png"
 
 
@@ -79,6 +81,22 @@ class Calibration(ConfidenceJudgement):
     noisy_auc: float
     unmeasured: int
     feature_skew: float
+
+
+@dataclass(frozen=True)
+class HeldOut(ConfidenceJudgement):
+    """The judgement on a frozen suite's clips as recorded, of speakers on whom nothing was fitted or chosen.
+
+    Attributes:
+        suite, suite_digest: id and digest of the suite.
+        artifact_sha256: network and decoder that were heard (`heard_sha256`).
+        confidence_sha256: the confidence model that was judged.
+    """
+
+    suite: str
+    suite_digest: str
+    artifact_sha256: str
+    confidence_sha256: str
 
 
 @dataclass(frozen=True)
@@ -149,17 +167,23 @@ def read_calibration(folder: Path) -> Calibration | None:
         return None
 
 
-def judge_on_suite(store: Store, model_version: str, suite: EvalSuite) -> ConfidenceJudgement:
+def judge_on_suite(store: Store, model_version: str, suite: EvalSuite) -> HeldOut:
     """The fitted confidence of a float network on a frozen suite's clips as recorded, whose speakers nothing was chosen
-    on. (The int8 network is made after this judgement: devices' own corrections tell how well its confidence holds.)
+    on; kept in the checkpoint folder. (The int8 network is made after this judgement: devices' own corrections tell how
+    well its confidence holds.)
 
     Raises:
         UnknownArtifactError: the model has no checkpoint.
+        NothingToJudgeError: it has no fitted confidence.
         EmptySuiteError: no clip of the suite is left.
     """
     from voice_pipeline.speech.scoring import score
 
-    recogniser = open_recogniser(artifact_of(store, model_version, FLOAT))
+    artifact = artifact_of(store, model_version, FLOAT)
+    confidence = _fitted_sha256(artifact.folder)
+    if confidence is None:
+        raise NothingToJudgeError(f"model {model_version} has no {CONFIDENCE}; materialise confidence_model first")
+    recogniser = open_recogniser(artifact)
     rows = []
     for clip in suite_clips(store, suite.model_copy(update={"conditions": (CLEAN,)})):
         heard = recogniser.transcribe(clip.samples)
@@ -170,7 +194,34 @@ def judge_on_suite(store: Store, model_version: str, suite: EvalSuite) -> Confid
             f"suite {suite.name} has no clip left in {suite.dataset_version} to judge confidence on; freeze a new one"
         )
     confidences, right, errors, words, speakers = zip(*rows, strict=True)
-    return judge_confidence(confidences, right, errors, words, speakers)
+    judged = judge_confidence(confidences, right, errors, words, speakers)
+    held_out = HeldOut(
+        **asdict(judged),
+        suite=suite.suite_id,
+        suite_digest=suite.digest,
+        artifact_sha256=artifact.sha256,
+        confidence_sha256=confidence,
+    )
+    write_atomically(artifact.folder / HELD_OUT, canonical_json(asdict(held_out)))
+    return held_out
+
+
+def read_held_out(store: Store, model_version: str) -> HeldOut | None:
+    """What `judge_on_suite` last found of this model as it is now; None before it ran, and where network, decoder or
+    confidence were made anew since.
+    """
+    folder = checkpoint_folder(store, model_version)
+    try:
+        found = HeldOut(**json.loads((folder / HELD_OUT).read_bytes()))
+        heard = artifact_of(store, model_version, FLOAT).sha256
+    except (OSError, ValueError, TypeError, UnknownArtifactError):
+        return None
+    return found if (found.artifact_sha256, found.confidence_sha256) == (heard, _fitted_sha256(folder)) else None
+
+
+def _fitted_sha256(folder: Path) -> str | None:
+    path = folder / CONFIDENCE
+    return sha256_bytes(path.read_bytes()) if path.is_file() else None
 
 
 def known_words(store: Store, dataset_version: str) -> tuple[str, ...]:

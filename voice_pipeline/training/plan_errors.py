@@ -21,5 +21,9 @@ class NothingToFitError(TrainingError):
     """No clip to fit the confidence model on."""
 
 
+class NothingToJudgeError(TrainingError):
+    """The model has no fitted confidence."""
+
+
 class NotTrainedError(TrainingError):
     """A step needs the finished model, and there is none yet."""

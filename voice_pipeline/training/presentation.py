@@ -11,10 +11,9 @@ from typing import Any
 from voice_pipeline.evaluation.latency import worst
 from voice_pipeline.evaluation.paired import AgainstLive
 from voice_pipeline.evaluation.tables import comparison_table, latency_table, slice_table, words_table
-from voice_pipeline.stats.confidence import ConfidenceJudgement
 from voice_pipeline.training.assessment import CAPTIONS, Assessment
 from voice_pipeline.training.charts import as_markdown_image
-from voice_pipeline.training.confidence import RELIABILITY, RISK_COVERAGE, CalibratedModel, Calibration
+from voice_pipeline.training.confidence import RELIABILITY, RISK_COVERAGE, CalibratedModel, Calibration, HeldOut
 from voice_pipeline.training.planning import Plan
 from voice_pipeline.training.preflight import Finding
 
@@ -59,11 +58,12 @@ def calibration_charts(model: CalibratedModel) -> dict[str, str]:
     return {Path(name).stem: as_markdown_image(model.charts[name], caption) for name, caption in captions.items()}
 
 
-def held_out_figures(judgement: ConfidenceJudgement) -> dict[str, Any]:
+def held_out_figures(judgement: HeldOut) -> dict[str, Any]:
     """How far the confidence can be trusted on the suite's speakers."""
+    on = ("suite", "clips", "speakers")
     shown = ("sweep_calibration_error", "expected_calibration_error", "calibration_error_by_chance", "auc", "aurc")
     cut = ("wer_at_80_coverage", "wer_cut_at_80_coverage", "wer_cut_at_80_coverage_low", "wer_cut_at_80_coverage_high")
-    return {f"confidence_{name}": getattr(judgement, name) for name in (*shown, *cut)}
+    return {f"confidence_{name}": getattr(judgement, name) for name in (*on, *shown, *cut)}
 
 
 def report_figures(assessment: Assessment) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from voice_pipeline.schema.canonical import sha256_bytes
 from voice_pipeline.schema.training import EvaluationReport
 from voice_pipeline.speech.decoder import ARPA, DECODER
 from voice_pipeline.speech.recogniser import CONFIG, TOKENIZER, WEIGHTS
-from voice_pipeline.stats.confidence import ConfidenceJudgement
 from voice_pipeline.store.blobs import write_atomically
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import dataset_versions, eval_suites, evaluations, models
@@ -28,13 +27,16 @@ from voice_pipeline.training.assessment import CHARTS, Assessment, assess, write
 from voice_pipeline.training.card import MARKDOWN, write_card
 from voice_pipeline.training.charts import learning_curve_png
 from voice_pipeline.training.confidence import (
+    HELD_OUT,
     QUALITY,
     RELIABILITY,
     RISK_COVERAGE,
     CalibratedModel,
+    HeldOut,
     fit_confidence,
     judge_on_suite,
     read_calibration,
+    read_held_out,
 )
 from voice_pipeline.training.environment import kept_environment
 from voice_pipeline.training.language_model import FIGURES, Tuned, fit_language_model
@@ -45,11 +47,13 @@ from voice_pipeline.training.registry import mirror_aliases, mirror_bundles, reg
 from voice_pipeline.training.tracking import (
     CONFIDENCE_TOLD,
     DECODER_TOLD,
+    HELD_OUT_TOLD,
     REPORT_TOLD,
     client_of,
     log_confidence,
     log_decoder,
     log_evaluation,
+    log_held_out,
     log_training,
     report_sha256,
     run_of,
@@ -171,6 +175,18 @@ def _tell_confidence(store: Store, model_version: str, known: str | None = None)
     return True
 
 
+def _tell_held_out(store: Store, model_version: str, known: str | None = None) -> bool:
+    """As `_tell_decoder`, of the judgement of the confidence on a suite; nothing is heard for it."""
+    held_out, path = read_held_out(store, model_version), checkpoint_folder(store, model_version) / HELD_OUT
+    if held_out is None:
+        return False
+    sha256 = sha256_bytes(path.read_bytes())
+    if sha256 == known:
+        return False
+    log_held_out(store, model_version, held_out, [path], sha256)
+    return True
+
+
 def _tell_report(store: Store, model_version: str, known: str | None = None) -> bool:
     """As `_tell_decoder`, of the stored report on the newest suite that heard the model; nothing is heard for it."""
     report = newest_report(store, model_version)
@@ -184,6 +200,7 @@ def _tell_report(store: Store, model_version: str, known: str | None = None) -> 
 TOLD_ANEW = (
     ("decoder", DECODER_TOLD, _tell_decoder),
     ("confidence", CONFIDENCE_TOLD, _tell_confidence),
+    ("held-out confidence", HELD_OUT_TOLD, _tell_held_out),
     ("evaluation", REPORT_TOLD, _tell_report),
 )
 """What a later run may replace: its name, the tag that says which one MLflow has, how it is told."""
@@ -216,10 +233,17 @@ def calibrate_model(store: Store, model_version: str) -> CalibratedModel:
     return made
 
 
-def judge_calibration(store: Store, model_version: str) -> ConfidenceJudgement:
-    """The fitted confidence on the newest frozen suite, whose speakers it was not fitted on."""
+def judge_calibration(store: Store, model_version: str) -> HeldOut:
+    """Judge the fitted confidence on the newest frozen suite, whose speakers it was not fitted on, and log it.
+
+    Raises:
+        NotTrainedError, NothingToJudgeError: there is no network, or no fitted confidence.
+    """
     trained(store, model_version)
-    return judge_on_suite(store, model_version, current_suite(store))
+    held_out = judge_on_suite(store, model_version, current_suite(store))
+    with told(store, f"held-out confidence of {model_version}"):
+        _tell_held_out(store, model_version)
+    return held_out
 
 
 def evaluate_model(store: Store, model_version: str) -> Assessment:
@@ -238,7 +262,7 @@ def describe_model(store: Store, model_version: str) -> Path:
     assessment = _assess(store, model_version)
     write_charts(store, assessment)
     calibration = read_calibration(checkpoint_folder(store, model_version))
-    card = write_card(store, plan, assessment, calibration)
+    card = write_card(store, plan, assessment, calibration, read_held_out(store, model_version))
     with told(store, f"registration of {model_version}"):
         register(store, model_version, card)
     return card

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 EXPERIMENT = "voice_pipeline"
 TAG = "model_version"
 DECODER_TOLD, CONFIDENCE_TOLD, REPORT_TOLD = "decoder_sha256", "confidence_sha256", "report_sha256"
+HELD_OUT_TOLD = "confidence_held_out_sha256"
+DEV_FIGURES, HELD_OUT_FIGURES = "confidence", "confidence_held_out"
+"""Before the names of the confidence's figures: out of fold on the clips it was fitted on, and on a frozen suite."""
 ENVIRONMENT_TAG = "env."
 TRAINING_CONTEXT = "mlflow.data.context"
 PATIENCE = {
@@ -109,16 +112,35 @@ def log_confidence(
     store: Store, model_version: str, calibration: ConfidenceJudgement, files: Sequence[Path], sha256: str
 ) -> None:
     """Log the judgement of a confidence model as metrics named `confidence/<figure>`, and its files as artifacts."""
-    from mlflow.entities import Metric
+    run_id = _log_judgement(store, model_version, DEV_FIGURES, calibration, files)
+    client_of(store).set_tag(run_id, CONFIDENCE_TOLD, sha256)
+
+
+def log_held_out(
+    store: Store, model_version: str, held_out: ConfidenceJudgement, files: Sequence[Path], sha256: str
+) -> None:
+    """The same of the judgement on a frozen suite, as `confidence_held_out/<figure>`; suite and digests are tags."""
+    run_id = _log_judgement(store, model_version, HELD_OUT_FIGURES, held_out, files)
+    client_of(store).set_tag(run_id, HELD_OUT_TOLD, sha256)
+
+
+def _log_judgement(
+    store: Store, model_version: str, prefix: str, judgement: ConfidenceJudgement, files: Sequence[Path]
+) -> str:
+    """Numbers as metrics, names as tags, `files` as artifacts; returns the run id."""
+    from mlflow.entities import Metric, RunTag
 
     client = client_of(store)
     run_id = run_of(store, client, model_version)
     at = int(store.now().timestamp() * 1000)
-    figures = {name: value for name, value in asdict(calibration).items() if isinstance(value, int | float)}
-    client.log_batch(run_id, metrics=[Metric(f"confidence/{name}", value, at, 0) for name, value in figures.items()])
+    told = asdict(judgement)
+    figures = {name: value for name, value in told.items() if isinstance(value, int | float)}
+    tags = [RunTag(f"{prefix}.{name}", value) for name, value in told.items() if isinstance(value, str)]
+    metrics = [Metric(f"{prefix}/{name}", value, at, 0) for name, value in figures.items()]
+    client.log_batch(run_id, metrics=metrics, tags=tags)
     for path in files:
         client.log_artifact(run_id, str(path), "confidence")
-    client.set_tag(run_id, CONFIDENCE_TOLD, sha256)
+    return run_id
 
 
 def log_evaluation(store: Store, report: EvaluationReport, charts: Sequence[Path] = ()) -> None:

@@ -31,6 +31,7 @@ from voice_pipeline.training import confidence as fitting
 from voice_pipeline.training import data
 from voice_pipeline.training.confidence import (
     CONDITIONS,
+    HELD_OUT,
     QUALITY,
     RELIABILITY,
     RISK_COVERAGE,
@@ -42,10 +43,11 @@ from voice_pipeline.training.confidence import (
     judge_on_suite,
     known_words,
     read_calibration,
+    read_held_out,
 )
 from voice_pipeline.training.confidence_fit import PENALTIES, HeardClip, choose_penalty, design, out_of_fold
 from voice_pipeline.training.data import Utterance, Utterances
-from voice_pipeline.training.plan_errors import NothingToFitError
+from voice_pipeline.training.plan_errors import NothingToFitError, NothingToJudgeError
 from voice_pipeline.training.verdicts import check_calibration
 from voice_pipeline_tests.packaging.small_models import network, write_checkpoint
 
@@ -200,11 +202,40 @@ def test_the_suite_is_judged_on_its_recordings_as_they_are(trained: tuple[Store,
     suite = current_suite(store)
     assert len(suite.conditions) > 1
     judged = judge_on_suite(store, VERSION, suite)
+    assert (judged.suite, judged.suite_digest) == (suite.suite_id, suite.digest)
     clean = report_for(store, VERSION, FLOAT, suite).slice(f"condition:{CLEAN}")
     assert clean is not None
     assert (judged.clips, judged.speakers) == (clean.clips, clean.speakers)
     assert judged.wer == pytest.approx(clean.wer.value)
     assert judged.right_share == 0, "an untrained network hears nothing right"
+
+
+def test_a_judgement_on_the_suite_is_kept_for_as_long_as_the_model_is_what_was_judged(
+    trained: tuple[Store, str],
+) -> None:
+    store, version = trained
+    folder = checkpoint_folder(store, VERSION)
+    assert read_held_out(store, VERSION) is None, "nobody judged it yet"
+    fit_confidence(store, VERSION, version)
+    judged = judge_on_suite(store, VERSION, current_suite(store))
+    assert read_held_out(store, VERSION) == judged
+    fit_confidence(store, VERSION, version)
+    assert read_held_out(store, VERSION) == judged, "the same confidence, fitted again"
+    for name in ("confidence.json", "model.pt"):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content + b" ")
+        assert read_held_out(store, VERSION) is None, f"{name} is another one"
+        (folder / name).write_bytes(content)
+    for damaged in ("", "[1]", "{}", '{"suite": "core-v1"}'):
+        (folder / HELD_OUT).write_text(damaged)
+        assert read_held_out(store, VERSION) is None
+
+
+def test_a_model_without_a_fitted_confidence_is_not_judged(trained: tuple[Store, str]) -> None:
+    store, _ = trained
+    (checkpoint_folder(store, VERSION) / "confidence.json").unlink()
+    with pytest.raises(NothingToJudgeError, match=f"{VERSION} has no confidence.json; materialise confidence_model"):
+        judge_on_suite(store, VERSION, current_suite(store))
 
 
 def test_a_suite_whose_speakers_are_erased_meanwhile_is_refused_by_name(

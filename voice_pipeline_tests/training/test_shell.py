@@ -146,6 +146,7 @@ def _evaluation_is_shown(metadata: Mapping[str, Any]) -> None:
     assert "| overall ⚠ |" in metadata["slices"].value  # four clips of two speakers: too little, and said so
     assert metadata["slices_too_small"].value > 0
     assert metadata["against_live"].value == "no model is live yet, so there is nothing to compare with."
+    assert (metadata["confidence_suite"].value, metadata["confidence_clips"].value) == ("core-v1", 4)
     assert metadata["latency_by_device_class"].value.count("| host | host (float), a stand-in") == 4
     for chart in ("wer_by_slice", "error_mix"):
         assert "data:image/png;base64," in metadata[chart].value
@@ -163,7 +164,10 @@ def _everything_is_kept(store: Store, version: str) -> None:
     assert card["data"]["consent_scopes"]["train"] == 24
     assert card["data"]["clips"]["test"] == 4
     assert (folder / "charts" / "wer_by_slice.png").read_bytes().startswith(b"\x89PNG")
+    assert card["confidence"]["fitted_on"] == "dev"
+    assert {"suite": "core-v1", "clips": 4, "speakers": 2}.items() <= card["confidence_held_out"].items()
     text = (folder / "model_card.md").read_text()
+    assert "### On suite core-v1, held out" in text
     assert "speaker-" not in text
     assert "call mary" not in text
 
@@ -172,6 +176,8 @@ def _mlflow_has_it(store: Store) -> None:
     """Every stage told it, in the same words that a later look would compare."""
     (run,) = _runs(store)
     assert {"decoder_sha256", "confidence_sha256", "report_sha256", "card_sha256"} <= run.data.tags.keys()
+    assert run.data.metrics["confidence_held_out/clips"] == 4
+    assert run.data.tags["confidence_held_out.suite"] == "core-v1"
     assert run.data.tags["env.threads"] == "1"
     assert run.data.tags["env.bfloat16"] in ("yes", "no")
     assert stages.mirror(store) == str(standing(store))

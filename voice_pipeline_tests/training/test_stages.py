@@ -13,6 +13,7 @@ import pytest
 from dagster import DagsterInstance, ResourceDefinition, RunRequest, SkipReason, build_sensor_context
 from sqlalchemy import update
 
+from voice_pipeline.evaluation.artifacts import FLOAT, artifact_of
 from voice_pipeline.evaluation.report import store_report
 from voice_pipeline.schema.canonical import sha256_bytes
 from voice_pipeline.settings import load_settings
@@ -20,7 +21,7 @@ from voice_pipeline.store.clock import ManualClock
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import alerts, eval_suites, models
 from voice_pipeline.training import stages
-from voice_pipeline.training.confidence import QUALITY, RELIABILITY, RISK_COVERAGE, Calibration
+from voice_pipeline.training.confidence import HELD_OUT, QUALITY, RELIABILITY, RISK_COVERAGE, Calibration, HeldOut
 from voice_pipeline.training.environment import Compute, keep_environment
 from voice_pipeline.training.planning import Plan, act, read_policy, request_retrain
 from voice_pipeline.training.sensors import registry_sensor
@@ -30,6 +31,8 @@ from voice_pipeline_tests.training.test_tracking import artifacts, report_of
 
 EPOCH = {"epoch": 1, "loss": 2.0, "dev_wer": 0.5, "seconds": 1.0, "audio_s_per_s": 9.0, "learning_rate": 1e-3}
 DECODING = {"decoder": "beam", "decoder_reason": "fewer word errors", "lm_order": 3, "dev_wer_beam": 0.25}
+GREEDY = '{"kind": "greedy"}'
+JUDGED = {field.name: 0.75 for field in fields(HeldOut)} | {"clips": 130, "speakers": 10, "suite": "core-v1"}
 CALIBRATION = {field.name: 0.5 for field in fields(Calibration)} | {"clips": 4, "fitted_on": "dev"}
 
 
@@ -66,8 +69,9 @@ def finish(store: Store, plan: Plan) -> None:
     write(workdir / "charts" / "wer_by_slice.png", "x")
     keep_environment(workdir, Compute("cpu", True, 1, 1, 1))
     change(store, plan, state="trained", metrics=DECODING)
-    choose(store, plan, "one")
+    choose(store, plan, GREEDY)
     fit(store, plan, "one")
+    judge(store, plan)
     hear(store, plan, 0.25)
 
 
@@ -94,6 +98,13 @@ def fit(store: Store, plan: Plan, fitted: str) -> None:
     change(store, plan, confidence_sha256=sha256_bytes(fitted.encode()))
 
 
+def judge(store: Store, plan: Plan, auc: float = 0.75) -> None:
+    artifact = artifact_of(store, plan.model_version, FLOAT)
+    of = {"suite_digest": "a" * 64, "artifact_sha256": artifact.sha256}
+    of["confidence_sha256"] = sha256_bytes((artifact.folder / "confidence.json").read_bytes())
+    write(artifact.folder / HELD_OUT, json.dumps({**JUDGED, **of, "auc": auc}))
+
+
 def hear(store: Store, plan: Plan, wer: float) -> None:
     report = report_of(plan.model_version)
     part = report.overall.model_copy(update={"wer": report.overall.wer.model_copy(update={"value": wer})})
@@ -108,7 +119,7 @@ def told(store: Store) -> list[str]:
 
 
 def everything(*plans: Plan) -> list[str]:
-    kinds = ("logged", "decoder of", "confidence of", "evaluation of")
+    kinds = ("logged", "decoder of", "confidence of", "held-out confidence of", "evaluation of")
     return [f"{kind} {plan.model_version}" for plan in plans for kind in kinds]
 
 
@@ -125,6 +136,10 @@ def test_everything_that_was_missed_follows_once(store: Store, finished: list[Pl
         run = client_of(store).get_run(run_id(store, plan))
         assert run.data.metrics["loss"] == 2.0
         assert run.data.metrics["confidence/auc"] == 0.5
+        assert run.data.metrics["confidence/clips"] == 4
+        assert run.data.metrics["confidence_held_out/auc"] == 0.75
+        assert run.data.metrics["confidence_held_out/clips"] == 130
+        assert run.data.metrics["confidence_held_out/speakers"] == 10
         assert run.data.metrics["float/wer/overall"] == 0.25
         assert (run.data.metrics["lm_order"], run.data.metrics["dev_wer_beam"]) == (3, 0.25)
         tags = {
@@ -132,6 +147,10 @@ def test_everything_that_was_missed_follows_once(store: Store, finished: list[Pl
             "decoder_reason": "fewer word errors",
             "suite_digest": "a" * 64,
             "env.bfloat16": "yes",
+            "confidence.fitted_on": "dev",
+            "confidence_held_out.suite": "core-v1",
+            "confidence_held_out.suite_digest": "a" * 64,
+            "confidence_held_out.confidence_sha256": sha256_bytes(b"one"),
         }
         assert tags.items() <= run.data.tags.items()
         assert {
@@ -141,6 +160,7 @@ def test_everything_that_was_missed_follows_once(store: Store, finished: list[Pl
             "decoder/lm.arpa",
             f"confidence/{QUALITY}",
             f"confidence/{RELIABILITY}",
+            f"confidence/{HELD_OUT}",
             "reports/float-core-v1.json",
             "charts/wer_by_slice.png",
         } <= artifacts(store, run.info.run_id)
@@ -159,16 +179,19 @@ def test_what_was_missed_before_the_first_release_does_not_wait_for_it(store: St
 def test_what_is_made_anew_is_told_anew_and_nothing_else(store: Store, finished: list[Plan]) -> None:
     first = finished[0]
     told(store)
-    choose(store, first, "two")
+    choose(store, first, GREEDY + "\n")
     assert told(store) == [f"decoder of {first.model_version}"]
     change(store, first, metrics={**DECODING, "dev_wer_beam": 0.2})
     assert told(store) == [f"decoder of {first.model_version}"]
     fit(store, first, "two")
-    assert told(store) == [f"confidence of {first.model_version}"]
+    assert told(store) == [f"confidence of {first.model_version}"]  # and not what was found of the former one
+    judge(store, first, auc=0.875)
+    assert told(store) == [f"held-out confidence of {first.model_version}"]
     hear(store, first, 0.125)  # on the same suite, after the decoder changed
     assert told(store) == [f"evaluation of {first.model_version}"]
     metrics = client_of(store).get_run(run_id(store, first)).data.metrics
     assert (metrics["dev_wer_beam"], metrics["float/wer/overall"]) == (0.2, 0.125)
+    assert (metrics["confidence/auc"], metrics["confidence_held_out/auc"]) == (0.5, 0.875)
     assert told(store) == []
 
 
@@ -211,13 +234,14 @@ def test_a_confidence_that_is_just_being_fitted_is_left_for_the_next_look(store:
     write(folder / "confidence.json", "two")  # the catalogue is told last
     assert everything(finished[0])[2] not in told(store)
     fit(store, finished[0], "two")
-    assert told(store) == everything(finished[0])[2:3]
+    assert told(store) == everything(finished[0])[2:3]  # judged on the suite it was before
 
 
 def test_a_model_that_was_only_trained_is_told_as_far_as_it_got(store: Store, finished: list[Plan]) -> None:
     first, folder = finished[0], store.settings.models / finished[0].model_version / "checkpoint"
     (folder / "decoder.json").unlink()
     change(store, first, confidence_sha256=None)
+    (folder / "confidence.json").unlink()
     assert told(store)[:2] == [f"logged {first.model_version}", f"evaluation of {first.model_version}"]
 
 
