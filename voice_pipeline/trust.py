@@ -38,6 +38,13 @@ def signature_path(folder: Path) -> Path:
     return folder.with_name(folder.name + ".sig")
 
 
+def download_size(folder: Path) -> int:
+    """Bytes of all files that a device fetches for a bundle: the folder's, manifest included, and the signature's. (The
+    archive they travel in pads each to 512 bytes.)
+    """
+    return sum(path.stat().st_size for path in [*folder.rglob("*"), signature_path(folder)] if path.is_file())
+
+
 def read_manifest(folder: Path) -> BundleManifest:
     """The manifest of a bundle folder, checked for form only.
 

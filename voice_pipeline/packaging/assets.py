@@ -2,11 +2,12 @@
 
 from dagster import AssetExecutionContext, MaterializeResult, MetadataValue, ResourceParam, asset
 
-from voice_pipeline.packaging.bundle import archive_size, build_bundle, publish
+from voice_pipeline.packaging.bundle import build_bundle, publish
 from voice_pipeline.packaging.export import export, float_model_path
 from voice_pipeline.packaging.quantise import int8_model_path, quantise
 from voice_pipeline.partitions import model_version
 from voice_pipeline.store.store import Store
+from voice_pipeline.trust import download_size
 
 
 @asset(
@@ -55,7 +56,7 @@ def signed_bundle(context: AssetExecutionContext, store: ResourceParam[Store]) -
             "wer_float": manifest.wer_float,
             "wer_int8": manifest.wer_int8,
             "quantisation": manifest.quantisation,
-            "bytes": archive_size(folder),
+            "bytes": download_size(folder),
             "golden": {vector.path: vector.text for vector in manifest.golden},
             "path": MetadataValue.path(folder),
         }

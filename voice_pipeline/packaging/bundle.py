@@ -11,7 +11,8 @@
 ```
 Promise: a bundle is in the catalogue only after it was signed and verified on disk; a build killed half-way is done
 again, a bundle once catalogued is never rebuilt: its digest is what gates and releases refer to. Golden sounds were
-spoken by a synthesiser (eSpeak NG), so no person's voice travels to devices.
+spoken by a synthesiser (eSpeak NG), so no person's voice travels to devices. A bundle demands the first app whose
+client can decode it (`first_app`): an older one is not offered it, and refuses it if it is.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ from voice_pipeline.packaging.signing import sign_folder, signing_public_key
 from voice_pipeline.schema.bundle import BundleFile, BundleManifest, GoldenVector
 from voice_pipeline.schema.canonical import canonical_json
 from voice_pipeline.schema.dataset import EvalSuite
-from voice_pipeline.schema.decoding import DecoderKind
+from voice_pipeline.schema.decoding import FIRST_APP, DecoderKind
 from voice_pipeline.store.blobs import write_atomically
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import bundles
-from voice_pipeline.trust import MANIFEST, TrustError, signature_path, verify_bundle
+from voice_pipeline.trust import MANIFEST, TrustError, verify_bundle
 
 RUNTIMES = ("python", "torch", "onnx", "onnxruntime", "numpy")
 PUBLISHED = "bundle_published"
@@ -178,6 +179,13 @@ def decoder_files(store: Store, model_version: str) -> dict[str, bytes]:
         raise MissingInputError(f"model {model_version} has no sound decoder: {error}") from error
 
 
+def first_app(folder: Path) -> str:
+    """The oldest app version whose client decodes what `decoder.json` of a bundle folder asks for."""
+    from voice_pipeline.speech.decoder import read_decoder
+
+    return FIRST_APP[DecoderKind(read_decoder(folder).kind)]
+
+
 def _flat_form(network: Path) -> bytes:
     """The `.ort` form, made once for each network: ONNX Runtime 1.31 writes its tables in another order every time."""
     kept = network.with_name(f"{hashlib.sha256(network.read_bytes()).hexdigest()[:16]}.ort")
@@ -228,6 +236,7 @@ def _manifest(
         compression="int8",
         quantisation=quantisation.method,
         opset=OPSET,
+        min_app_version=first_app(folder),
         frame_shift_s=export.frame_shift_s,
         files=tuple(_file(folder, path) for path in sorted(folder.rglob("*")) if path.is_file()),
         golden=golden,
@@ -244,8 +253,3 @@ def _file(folder: Path, path: Path) -> BundleFile:
 
 def _version(name: str) -> str:
     return platform.python_version() if name == "python" else metadata.version(name)
-
-
-def archive_size(folder: Path) -> int:
-    """Bytes of a bundle with its signature."""
-    return sum(p.stat().st_size for p in [*folder.rglob("*"), signature_path(folder)] if p.is_file())

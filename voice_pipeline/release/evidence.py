@@ -33,6 +33,7 @@ GATES: tuple[str, ...] = (
     "int8_delta",
     "latency",
     "size",
+    "download",
     "coverage",
 )
 """Every gate; a verdict set is complete only with all of them."""

@@ -44,7 +44,10 @@ def explain(policy: ReleasePolicy) -> str:
 def _gates(gates: Gates) -> list[str]:
     noisy, margins = gates.noisy_wer_improvement, gates.slice_margins
     slices = ", ".join(f"`{name}`" for name in gates.coverage.required_slices)
-    sizes = ", ".join(f"{preset} {limit / 1e6:g} MB" for preset, limit in gates.size.max_bytes.items())
+    size, download = (
+        ", ".join(f"{preset} {limit / 1e6:g} MB" for preset, limit in gate.max_bytes.items())
+        for gate in (gates.size, gates.download)
+    )
     return [
         "## Before any device hears of it",
         "",
@@ -63,7 +66,9 @@ def _gates(gates: Gates) -> list[str]:
         f"- **latency**: p95 on one thread is at most {gates.latency.max_p95_ms:g} ms on every device class, by the "
         "device lab's reports; where it sent none the evaluating host stands in, and the verdict says so. A slower "
         "report that comes later stops the next step.",
-        f"- **size**: the network is at most: {sizes}.",
+        f"- **size**: the network, in the larger of its two forms, is at most: {size}.",
+        "- **download**: all files that a device fetches (both forms of the network, language model, golden sounds, "
+        f"cards, manifest, signature) are together at most: {download}.",
         f"- **coverage**: the suite has {gates.coverage.min_clips} clips, {gates.coverage.min_speakers} speakers, "
         f"{gates.coverage.min_words} words and the slices {slices}.",
         "",

@@ -6,7 +6,7 @@ the live model again where its report on this suite is missing), judges, and sto
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import select
@@ -28,13 +28,14 @@ from voice_pipeline.schema.dataset import EvalSuite, ManifestRow
 from voice_pipeline.schema.evaluation import ClassLatency
 from voice_pipeline.schema.release import Outcome, Verdict
 from voice_pipeline.schema.release_policy import Gates, ReleasePolicy
-from voice_pipeline.schema.training import EvaluationReport, TrainingSpec
+from voice_pipeline.schema.training import EvaluationReport, Preset, TrainingSpec
 from voice_pipeline.stats.bootstrap import PairedComparison
 from voice_pipeline.store.errors import StoreError
 from voice_pipeline.store.manifest import manifest_rows
 from voice_pipeline.store.releases import live
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import models
+from voice_pipeline.trust import download_size
 
 NETWORKS = ("model.onnx", "model.ort")
 Slices = dict[tuple[str, str], tuple[str, ...]]
@@ -46,6 +47,8 @@ class Evidence:
 
     `slices` maps (clip_id, condition) to the slices in which that utterance counts; `locales` are those of the suite;
     `latency` has one line a device class, and `lab_refused` one a device-lab report that does not count.
+    `network_bytes` are those of the larger network file, `download_bytes` those of all files that a device fetches, of
+    which `largest` names some.
     """
 
     candidate: EvaluationReport
@@ -56,6 +59,8 @@ class Evidence:
     latency: tuple[ClassLatency, ...]
     lab_refused: tuple[str, ...]
     network_bytes: int
+    download_bytes: int
+    largest: str
     preset: str
     integrity_problem: str | None
 
@@ -108,6 +113,7 @@ def judge(evidence: Evidence, gates: Gates) -> dict[str, Judgement]:
         "int8_delta": _int8_delta,
         "latency": _latency,
         "size": _size,
+        "download": _download,
         "coverage": _coverage,
     }
     return {gate: judges[gate](evidence, gates) for gate in GATES}
@@ -136,6 +142,8 @@ def gather(store: Store, bundle: StoredBundle, champion_model: str | None) -> Ev
         latency=latency,
         lab_refused=lab.refused,
         network_bytes=max((f.length for f in bundle.manifest.files if f.path in NETWORKS), default=0),
+        download_bytes=download_size(bundle.folder),
+        largest=_largest(bundle),
         preset=TrainingSpec.model_validate(model["spec"]).hyperparameters.preset,
         integrity_problem=integrity_problem(store, bundle.model_version, bundle.bundle_digest),
     )
@@ -236,11 +244,26 @@ def _latency(evidence: Evidence, gates: Gates) -> Judgement:
 
 
 def _size(evidence: Evidence, gates: Gates) -> Judgement:
-    limit = {preset.value: n for preset, n in gates.size.max_bytes.items()}.get(evidence.preset)
-    if limit is None or evidence.network_bytes == 0:
-        detail = f"no limit for preset {evidence.preset}" if limit is None else "the bundle names no network file"
-        return Judgement("network bytes", float(evidence.network_bytes), None, Outcome.INVALID, detail)
-    return _at_most("network bytes", float(evidence.network_bytes), float(limit), f"preset {evidence.preset}")
+    if evidence.network_bytes == 0:
+        return Judgement("network bytes", 0.0, None, Outcome.INVALID, "the bundle names no network file")
+    return _bytes_at_most("network bytes", evidence.network_bytes, gates.size.max_bytes, evidence.preset)
+
+
+def _download(evidence: Evidence, gates: Gates) -> Judgement:
+    limits, preset = gates.download.max_bytes, evidence.preset
+    return _bytes_at_most("bytes of all files fetched", evidence.download_bytes, limits, preset, evidence.largest)
+
+
+def _bytes_at_most(metric: str, found: int, limits: Mapping[Preset, int], preset: str, more: str = "") -> Judgement:
+    limit = {name.value: n for name, n in limits.items()}.get(preset)
+    if limit is None:
+        return Judgement(metric, float(found), None, Outcome.INVALID, f"no limit for preset {preset}")
+    return _at_most(metric, float(found), float(limit), "; ".join(filter(None, (f"preset {preset}", more))))
+
+
+def _largest(bundle: StoredBundle) -> str:
+    largest = sorted(bundle.manifest.files, key=lambda file: (-file.length, file.path))[:4]
+    return "largest: " + ", ".join(f"{file.path} {file.length / 1e6:.2f} MB" for file in largest)
 
 
 def _coverage(evidence: Evidence, gates: Gates) -> Judgement:

@@ -71,6 +71,14 @@ class SizeGate(Record):
     max_bytes: dict[Preset, Count]
 
 
+class DownloadGate(Record):
+    """Bytes of everything that a device fetches: all files of the bundle (both forms of the network, language model,
+    golden sounds, cards), its manifest and its signature; by encoder preset. A preset without a limit fails.
+    """
+
+    max_bytes: dict[Preset, Count]
+
+
 class CoverageGate(Record):
     """Less evidence than this, or a suite with a sensitive locale, does not reject: it asks for a person's sign-off."""
 
@@ -89,6 +97,7 @@ class Gates(Record):
     int8_delta: Int8DeltaGate
     latency: LatencyGate
     size: SizeGate
+    download: DownloadGate
     coverage: CoverageGate
     max_age_days: Annotated[float, Field(gt=0)]
     bootstrap_samples: Annotated[int, Field(ge=200)]

@@ -26,6 +26,7 @@ from voice_pipeline.schema.canonical import canonical_json
 from voice_pipeline.settings import load_settings
 from voice_pipeline.store.clock import ManualClock
 from voice_pipeline_tests.device.conftest import V1, V2, V3, Edge
+from voice_pipeline_tests.packaging.small_models import searching_decoder, sign_small_bundle
 
 SPEECH = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
 NewDevice = Callable[[], DeviceClient]
@@ -183,6 +184,22 @@ def test_bundle_for_a_newer_app_is_left_alone(
     edge.offer(clock.now(), V3)
     edge.assign(V3)
     refused(device, new_device, IncompatibleBundleError, "9.0.0")
+
+
+def test_a_bundle_that_searches_is_refused_by_an_app_from_before_the_search_and_taken_by_a_newer_one(
+    edge: Edge, device: DeviceClient, new_device: NewDevice, clock: ManualClock
+) -> None:
+    searching = "m-20261102-0000beaa"
+    signed = sign_small_bundle(edge.settings, searching, 3, decoder=searching_decoder())
+    edge.manifests = {**edge.manifests, searching: signed}
+    edge.offer(clock.now(), searching)
+    edge.assign(searching)
+    refused(device, new_device, IncompatibleBundleError, "needs app 1.4.0, not 1.2.0; update the app")
+    newer = new_device()
+    newer.context = newer.context.model_copy(update={"app_version": "1.4.0"})
+    newer.poll()
+    assert newer.update().activated
+    assert newer.recogniser.model_version == searching
 
 
 def test_model_that_is_not_on_offer_is_unavailable(edge: Edge, device: DeviceClient, new_device: NewDevice) -> None:

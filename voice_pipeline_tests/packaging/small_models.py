@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from voice_pipeline.packaging.bundle import first_app
 from voice_pipeline.packaging.export import OPSET, onnx_bytes
 from voice_pipeline.packaging.golden import golden_vectors
 from voice_pipeline.packaging.graph import ort_bytes
@@ -146,10 +147,13 @@ def sign_small_bundle(
     settings: Settings,
     model_version: str,
     seed: int,
-    min_app: str = "1.0.0",
+    min_app: str | None = None,
     decoder: Mapping[str, bytes] = MappingProxyType({}),
 ) -> BundleManifest:
-    """A signed bundle folder under `settings.bundles` whose network is a small float one; greedy without `decoder`."""
+    """A signed bundle folder under `settings.bundles` whose network is a small float one; greedy without `decoder`.
+
+    It demands the app that its decoder does, or `min_app`.
+    """
     folder = settings.bundles / model_version
     folder.mkdir(parents=True)
     (folder / "model.onnx").write_bytes(onnx_bytes(network(seed)))
@@ -175,7 +179,7 @@ def sign_small_bundle(
         created_at="2026-11-02T09:00:00Z",  # type: ignore[arg-type]
         quantisation="float",
         opset=OPSET,
-        min_app_version=min_app,
+        min_app_version=min_app or first_app(folder),
         frame_shift_s=SHAPE.frame_shift_s,
         files=tuple(
             BundleFile(

@@ -15,6 +15,8 @@ from voice_pipeline.schema.clip import DeviceClass
 from voice_pipeline.schema.device_lab import DeviceLabReport
 from voice_pipeline.schema.release import Outcome, Verdict
 from voice_pipeline.schema.release import ReleaseState as S
+from voice_pipeline.schema.release_policy import DownloadGate
+from voice_pipeline.schema.training import Preset
 from voice_pipeline.store.releases import live
 from voice_pipeline.store.tables import verdicts
 from voice_pipeline_tests.release.world import World
@@ -36,6 +38,7 @@ def test_a_better_model_passes_every_gate_and_is_gated(small: World) -> None:
         ("int8_delta", {"wer": 0.1, "float_wer": 0.05}),
         ("latency", {"wer": 0.1, "p95_ms": 81.0}),
         ("size", {"wer": 0.1, "network_bytes": 2_000_001}),
+        ("download", {"wer": 0.1, "language_model_bytes": 5_000_000}),
     ],
 )
 def test_a_model_that_misses_one_gate_is_rejected_for_it(small: World, gate: str, kind: dict) -> None:
@@ -43,6 +46,23 @@ def test_a_model_that_misses_one_gate_is_rejected_for_it(small: World, gate: str
     view = small.register(small.model(**kind))
     assert view.state is S.REJECTED
     assert f"gate {gate} is fail" in view.transitions[-1].reason
+
+
+def test_what_a_device_fetches_is_counted_to_the_last_file(small: World) -> None:
+    model = small.model(0.1, network_bytes=1_000_000, language_model_bytes=300_000)
+    bundle = published_bundle(small.store, model)
+    evidence = gather(small.store, bundle, None)
+    beside = [bundle.folder / "manifest.json", bundle.folder.with_name(f"{model}.sig")]
+    assert evidence.download_bytes == 1_300_000 + sum(path.stat().st_size for path in beside)
+    limits = {Preset.TINY: evidence.download_bytes}
+    gates = small.policy.gates.model_copy(update={"download": DownloadGate(max_bytes=limits)})
+    judged = judge(evidence, gates)["download"]
+    assert (judged.outcome, judged.value) == (Outcome.PASS, evidence.download_bytes)
+    assert "largest: model.onnx 1.00 MB, lm.arpa 0.30 MB" in judged.detail
+    for limit, outcome in ((evidence.download_bytes - 1, Outcome.FAIL), (None, Outcome.INVALID)):
+        limits = {Preset.TINY: limit} if limit else {Preset.BASE: 10**9}
+        gates = small.policy.gates.model_copy(update={"download": DownloadGate(max_bytes=limits)})
+        assert judge(evidence, gates)["download"].outcome is outcome
 
 
 def test_a_slice_that_got_certainly_worse_rejects_an_otherwise_better_model(small: World) -> None:

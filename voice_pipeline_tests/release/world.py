@@ -128,6 +128,8 @@ def add_model(
     network_bytes: int = 900_000,
     published: bool = True,
     slice_errors: dict[str, float] | None = None,
+    language_model_bytes: int = 0,
+    min_app: str = "1.0.0",
 ) -> str:
     """A trained, packaged, signed and evaluated model whose suite errors are about `wer` (twice that in noise)."""
     spec = TrainingSpec(
@@ -148,7 +150,10 @@ def add_model(
     checkpoint.parent.mkdir(parents=True)
     checkpoint.write_bytes(f"weights {number}".encode())
     network = random.Random(number).randbytes(network_bytes)
-    manifest = _bundle(store, suite, spec, model_version, network, wer)
+    files = {"model.onnx": network}
+    if language_model_bytes:
+        files["lm.arpa"] = bytes(language_model_bytes)
+    manifest = _bundle(store, suite, spec, model_version, files, wer, min_app)
     folder = store.settings.bundles / model_version
     stored = {"bundle_digest": manifest.digest, "model_version": model_version, "uri": str(folder), "created_at": now}
     stored |= {"manifest": manifest.model_dump(mode="json"), "size": network_bytes}
@@ -162,11 +167,18 @@ def add_model(
 
 
 def _bundle(
-    store: Store, suite: EvalSuite, spec: TrainingSpec, model_version: str, network: bytes, wer: float
+    store: Store,
+    suite: EvalSuite,
+    spec: TrainingSpec,
+    model_version: str,
+    files: dict[str, bytes],
+    wer: float,
+    min_app: str,
 ) -> BundleManifest:
     folder = store.settings.bundles / model_version
     folder.mkdir(parents=True)
-    (folder / "model.onnx").write_bytes(network)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
     manifest = BundleManifest(
         model_version=model_version,
         dataset_version=DATASET,
@@ -183,7 +195,8 @@ def _bundle(
         quantisation="static",
         opset=18,
         frame_shift_s=0.02,
-        files=(BundleFile(path="model.onnx", sha256=sha256_bytes(network), length=len(network)),),
+        min_app_version=min_app,
+        files=tuple(BundleFile(path=name, sha256=sha256_bytes(data), length=len(data)) for name, data in files.items()),
         golden=(),
     )
     (folder / "manifest.json").write_bytes(canonical_json(manifest))
@@ -255,6 +268,7 @@ class World:
     devices: int = 300
     dictations: int = 4
     durations_s: Sequence[float] = (2.0,)
+    apps: Sequence[str] = (APP,)
     behaviour: dict[str, Behaviour] = field(default_factory=dict)
     shadow: dict[str, Behaviour] = field(default_factory=dict)
     count: int = 0
@@ -295,7 +309,11 @@ class World:
                     advance(self.store, self.policy, step.model_version, step.to_state)
 
     def assignment(self, number: int) -> Assignment:
-        return assign(self.store, f"device-{number:04d}", APP)
+        return assign(self.store, f"device-{number:04d}", self.app(number))
+
+    def app(self, number: int) -> str:
+        """The app version of a device: these, in turn."""
+        return self.apps[number % len(self.apps)]
 
     def report(self, minutes: float = 35) -> int:
         """Time passes, then every device dictates and reports; returns how many events came."""
@@ -333,7 +351,7 @@ class World:
                     "event_id": f"{number:04d}-{at:%Y%m%dT%H%M%S}",
                     "device_id": f"device-{number:04d}",
                     "at": at.isoformat(),
-                    "context": _context(number),
+                    "context": _context(number, self.app(number)),
                     "model_version": given.model_version,
                     "release_id": given.release_id,
                     "words": 10,
@@ -362,9 +380,9 @@ class World:
             connection.execute(update(bundles).where(bundles.c.model_version == model).values(published_at=None))
 
 
-def _context(number: int) -> dict:
+def _context(number: int, app: str) -> dict:
     microphone = Microphone.BUILT_IN.value
-    return {"device_class": CLASSES[number % 4].value, "os": "android", "app_version": APP, "microphone": microphone}
+    return {"device_class": CLASSES[number % 4].value, "os": "android", "app_version": app, "microphone": microphone}
 
 
 def _telemetry_row(event: dict) -> dict:
