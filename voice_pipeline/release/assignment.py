@@ -102,6 +102,11 @@ def _answer(view: ReleaseView | None, lease_seconds: int, reason: str, shadow: R
     )
 
 
+def is_older(app_version: str, than: str) -> bool:
+    """Compares dotted numbers of at most nine digits; what is no such number counts as 0."""
+    return _numbers(app_version) < _numbers(than)
+
+
 def _runs_on(store: Store, view: ReleaseView, app_version: str) -> bool:
     known = _min_app.setdefault(store.ledger, {})
     if view.bundle_digest not in known:
@@ -109,7 +114,7 @@ def _runs_on(store: Store, view: ReleaseView, app_version: str) -> bool:
         if bundle is None or bundle.bundle_digest != view.bundle_digest:
             return False
         known[view.bundle_digest] = bundle.manifest.min_app_version
-    return _numbers(app_version) >= _numbers(known[view.bundle_digest])
+    return not is_older(app_version, known[view.bundle_digest])
 
 
 def _numbers(version: str) -> tuple[int, ...]:

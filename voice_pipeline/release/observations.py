@@ -1,7 +1,8 @@
 """Telemetry of one stage, folded by device: the unit of every release test is the device, never the dictation.
 
 A device belongs to the arm its bucket puts it in; only its dictations on that arm's model count. Each stage starts
-afresh, so both arms are always compared over the same time.
+afresh, so both arms are always compared over the same time. Devices whose app is too old for the candidate or for
+the live model are in neither arm: one of the two is never offered to them, which would make the arms lopsided.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from sqlalchemy import func, select
 
-from voice_pipeline.release.assignment import bucket
+from voice_pipeline.release.assignment import bucket, is_older
+from voice_pipeline.release.evidence import find_bundle
 from voice_pipeline.schema.release import ReleaseState
 from voice_pipeline.store.ledger import Ledger
 from voice_pipeline.store.releases import ReleaseView
@@ -36,6 +38,7 @@ class Dictation:
     at: datetime
     device_id: str
     device_class: str
+    app_version: str
     model_version: str
     words: int
     corrected_words: int
@@ -84,6 +87,8 @@ def read_stage(
     percent = shadow_percent if view.stage is ReleaseState.SHADOW else float(view.exposure_percent)
     salt = store.subject_salt
     dictations = _dictations(store, since - timedelta(minutes=active_minutes))
+    for model_version in (view.model_version, live_model):
+        dictations = _able(store, dictations, model_version)
     arm_of = {
         device: CANDIDATE if bucket(salt, view.release_id, device) < percent else CONTROL
         for device in {d.device_id for d in dictations}
@@ -114,6 +119,16 @@ def read_stage(
         heard=heard,
         candidate_share=percent / 100,
     )
+
+
+def _able(store: Store, dictations: list[Dictation], model_version: str) -> list[Dictation]:
+    """Those of apps that run a model; all of them where nobody knows what it needs, so that harm is seen."""
+    bundle = find_bundle(store, model_version)
+    if bundle is None:
+        return dictations
+    needed = bundle.manifest.min_app_version
+    too_old = {app for app in {d.app_version for d in dictations} if is_older(app, needed)}
+    return [d for d in dictations if d.app_version not in too_old]
 
 
 def by_device(dictations: Iterable[Dictation]) -> dict[str, list[Dictation]]:
@@ -205,6 +220,7 @@ def _dictation(event: dict[str, Any]) -> Dictation:
         at=datetime.fromisoformat(event["at"]),
         device_id=event["device_id"],
         device_class=event["context"]["device_class"],
+        app_version=event["context"]["app_version"],
         model_version=event["model_version"],
         words=event["words"],
         corrected_words=event["corrected_words"],

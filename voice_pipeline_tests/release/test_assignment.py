@@ -76,6 +76,32 @@ def test_an_app_that_is_too_old_gets_no_model_that_needs_a_newer_one(small: Worl
     assert assign(small.store, "device-1", "10.0.0").model_version is not None
 
 
+@pytest.mark.parametrize(("live_app", "coming_app"), [("1.0.0", "1.4.0"), ("1.4.0", "1.0.0")])
+def test_a_model_goes_to_all_apps_that_run_it_and_to_no_other_however_many_these_are(
+    small: World, live_app: str, coming_app: str
+) -> None:
+    small.apps = ("1.2.0", "1.3.9", "1.4.0", "1.10.0")
+    small.devices = 400
+    everyone = set(range(small.devices))
+    able = {"1.0.0": everyone, "1.4.0": {n for n in everyone if n % 4 >= 2}}
+    before, model = small.model(0.2, min_app=live_app), small.model(0.1, min_app=coming_app)
+    small.bootstrap(before)
+    assert exposed(small, before) == able[live_app]
+    small.report()
+    small.register(model)
+    silent: set[int] = set()
+    for _ in range(8):
+        small.settle()
+        silent |= {n for n in everyone if small.assignment(n).shadow_model_version == model}
+        assert exposed(small, model) <= able[coming_app]
+        small.report()
+    assert silent
+    assert silent <= able[coming_app]
+    assert small.view(model).state is S.PRODUCTION, small.view(model).transitions[-1].reason
+    assert exposed(small, model) == able[coming_app]
+    assert exposed(small, before) == able[live_app] - able[coming_app]
+
+
 @pytest.mark.parametrize("version", ["1.\u00b2", "1." + "9" * 5_000, "9" * 5_000, "\u0663.0", "", "..", "-1"])
 def test_an_app_version_that_is_no_number_is_answered_as_an_old_app(small: World, version: str) -> None:
     small.bootstrap(small.model(0.2))
