@@ -22,10 +22,9 @@ class Preset(StrEnum):
 
 class Hyperparameters(Record):
     """What the trainer may turn. `max_epochs` bounds the run; augmentation shares are probabilities; `masks` is how
-    often a band of bins and a stretch of frames are masked. From `splice_from` of the run on, `splice_share` of the
-    examples end as another utterance of their speaker does, cut between words by what the network has learnt. From
-    `consistency_from` of the run on, every example is seen in two views whose disagreement is weighed by
-    `consistency`; that doubles the cost of an epoch.
+    often a band of bins and a stretch of frames are masked; `formant_mel` is how far, in mel, formants are moved. From
+    `splice_from` of the run on, `splice_share` of the examples end as another utterance of their speaker does, cut
+    between words by what the network has learnt.
     """
 
     preset: Preset = Preset.TINY
@@ -43,20 +42,20 @@ class Hyperparameters(Record):
     time_mask_frames: int = Field(default=20, ge=0)
     masks: int = Field(default=1, ge=0)
     room_share: float = Field(default=0.0, ge=0, le=1)
+    formant_mel: float = Field(default=0.0, ge=0, le=100)
+    tempo_perturbation: bool = False
     splice_share: float = Field(default=0.0, ge=0, le=1)
     splice_from: float = Field(default=0.3, ge=0, lt=1)
-    consistency: float = Field(default=0.0, ge=0)
-    consistency_from: float = Field(default=0.5, ge=0, lt=1)
     patience_epochs: int = Field(default=20, ge=1)
 
 
-LATER_HYPERPARAMETERS: dict[str, int | float] = {
+LATER_HYPERPARAMETERS: dict[str, bool | int | float] = {
     "masks": 1,
     "room_share": 0.0,
+    "formant_mel": 0.0,
+    "tempo_perturbation": False,
     "splice_share": 0.0,
     "splice_from": 0.3,
-    "consistency": 0.0,
-    "consistency_from": 0.5,
 }
 """Those that the first specs had not, with the value that means what these meant."""
 

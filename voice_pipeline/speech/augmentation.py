@@ -1,13 +1,14 @@
 """Ways to make more speech out of speech, each driven by a `numpy.random.Generator` so that a seed decides everything.
 
-Speed perturbation after Ko et al. (2015), masks after SpecAugment (Park et al., 2019), rooms as exponentially decaying
-noise (Habets, 2006: the tail of a diffuse field), joins of two utterances against learning whole letter sequences by
-heart.
+Speed perturbation after Ko et al. (2015), vocal tracts after Jaitly and Hinton (2013), masks after SpecAugment (Park et
+al., 2019), rooms as exponentially decaying noise (Habets, 2006: the tail of a diffuse field), joins of two utterances
+against learning whole letter sequences by heart.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,16 +16,26 @@ from numpy.typing import NDArray
 from voice_pipeline.speech.audio import SAMPLE_RATE, Samples, mix, resample
 from voice_pipeline.speech.measures import HOP
 
+if TYPE_CHECKING:
+    from voice_pipeline.speech.frontend import Bend
+
 SPEEDS_PERCENT = (85, 90, 95, 100, 105, 110, 115)
 """Few and with small fractions, so that resampling is cheap. Wide: speed also moves the formants, and a model of a few
 dozen speakers hears a new one better for it.
 """
+TEMPO_HOPS = (148, 152, 156, 160, 164, 168, 172)
+"""Samples between two frames: what is said and how it sounds stay, its tempo changes."""
 SNR_RANGE_DB = (3.0, 25.0)
 GAP_RANGE_S = (0.05, 0.35)
 DECAY_RANGE_S = (0.1, 0.5)
 COLOUR_RANGE = (0.0, 2.0)
 LONGEST_RESPONSE_S = 0.6
 FADE = 80
+BENDS = np.array([1.0, 2 / 3, 1 / 2])
+"""The slower a bend of the mel axis, the further it goes."""
+FARTHEST_BEND = 2.0
+FARTHEST_FORMANT_MEL = 100
+"""With these, the bent axis still ascends everywhere."""
 
 
 def coloured_noise(rng: np.random.Generator, n: int, exponent: float | None = None) -> Samples:
@@ -73,6 +84,14 @@ def room_response(rng: np.random.Generator) -> Samples:
     response = 0.1 * tail / max(float(np.abs(tail).max()), 1e-9)
     response[0] = 1.0
     return response.astype(np.float32)
+
+
+def vocal_tract(rng: np.random.Generator, deviation_mel: float) -> Bend:
+    """Another vocal tract: every formant moved by its own amount, some `deviation_mel` (up to FARTHEST_FORMANT_MEL).
+    Speed scales all of them alike, but people's mouths and throats differ in their proportions (Fant, 1975).
+    """
+    drawn = np.clip(rng.standard_normal(BENDS.size), -FARTHEST_BEND, FARTHEST_BEND)
+    return tuple((deviation_mel * BENDS * drawn).tolist())
 
 
 def reverberate(samples: Samples, response: Samples) -> Samples:

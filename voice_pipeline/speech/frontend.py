@@ -26,6 +26,11 @@ HIGH_HZ = 7600.0
 POWER_FLOOR = 1e-6
 DEVIATION_FLOOR = 1e-2
 
+Bend = tuple[float, ...]
+"""How the mel axis is bent: the k-th value, in mel, weighs sin(π k u) at the place u, 0 at its lower end and 1 at its
+upper one. Empty leaves it straight.
+"""
+
 
 class LogMel(nn.Module):
     """Args:
@@ -41,7 +46,7 @@ class LogMel(nn.Module):
         phase = 2 * np.pi * np.arange(FFT // 2 + 1)[:, None] * np.arange(WINDOW)[None, :] / FFT
         kernels = np.concatenate([np.cos(phase) * window, -np.sin(phase) * window])
         self.register_buffer("dft", torch.tensor(kernels[:, None, :], dtype=torch.float32), persistent=False)
-        self.register_buffer("mel", torch.tensor(_mel_filters(mels), dtype=torch.float32), persistent=False)
+        self.register_buffer("mel", torch.tensor(_mel_filters(mels, ())), persistent=False)
 
     def forward(self, waveform_BN: Tensor) -> Tensor:  # noqa: N803
         """Normalised log-mel features (B, T, M) of whole utterances: no padding behind the last sample."""
@@ -55,20 +60,23 @@ class LogMel(nn.Module):
 @lru_cache(maxsize=4)
 def _tables(mels: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Window (WINDOW,) and filters (K, M)."""
-    return np.hanning(WINDOW + 1)[:WINDOW].astype(np.float32), _mel_filters(mels).astype(np.float32)
+    return np.hanning(WINDOW + 1)[:WINDOW].astype(np.float32), _mel_filters(mels, ())
 
 
-def mel_power(samples: Samples, mels: int) -> NDArray[np.float32]:
-    """(T, M) mel power of one utterance in numpy: the trainer's path.
+def mel_power(samples: Samples, mels: int, bend: Bend = (), hop: int = HOP) -> NDArray[np.float32]:
+    """(T, M) mel power of one utterance in numpy: the trainer's path, which may bend the mel axis, and step by another
+    `hop` (samples) so that the same sounds come at another tempo.
 
-    `features(mel_power(x))` equals `LogMel.forward(x)` within 1e-3, which `test_frontend.py` holds it to. It uses no
+    `features(mel_power(x))` equals `LogMel.forward(x)` within 1e-3, which `test_network.py` holds it to. It uses no
     thread pool, which small arrays on a busy machine pay dearly for.
     """
     from scipy.fft import rfft
 
     window, filters = _tables(mels)
-    padded = np.pad(samples, (WINDOW - HOP) // 2)
-    spectrum = rfft(np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP] * window, FFT, axis=1)
+    if bend:
+        filters = _mel_filters(mels, bend)
+    padded = np.pad(samples, (WINDOW - hop) // 2)
+    spectrum = rfft(np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::hop] * window, FFT, axis=1)
     power: NDArray[np.float32] = (np.square(spectrum.real) + np.square(spectrum.imag)) @ filters
     return power
 
@@ -88,20 +96,22 @@ def normalise(features_BTM: Tensor) -> Tensor:  # noqa: N803
     return centred / deviation
 
 
-def frames_of(samples: int) -> int:
+def frames_of(samples: int, hop: int = HOP) -> int:
     """Frames T of `samples` samples."""
-    return samples // HOP
+    return samples // hop
 
 
-def _mel_filters(mels: int) -> NDArray[np.float64]:
-    """(K, M) triangular filters, equally spaced in mel between LOW_HZ and HIGH_HZ."""
+def _mel_filters(mels: int, bend: Bend) -> NDArray[np.float32]:
+    """(K, M) triangular filters between LOW_HZ and HIGH_HZ, equally spaced in mel as `bend` leaves it."""
 
     def to_mel(hertz: NDArray[np.float64]) -> NDArray[np.float64]:
         return 2595 * np.log10(1 + hertz / 700)
 
     low, high = to_mel(np.array([LOW_HZ, HIGH_HZ]))
-    edges = 700 * (10 ** (np.linspace(low, high, mels + 2) / 2595) - 1)
+    places = np.linspace(0, 1, mels + 2)
+    bent = sum((weight * np.sin(np.pi * k * places) for k, weight in enumerate(bend, 1)), start=np.zeros_like(places))
+    edges = 700 * (10 ** ((low + (high - low) * places + bent) / 2595) - 1)
     frequencies = np.fft.rfftfreq(FFT, 1 / SAMPLE_RATE)[:, None]
     rising = (frequencies - edges[:-2]) / np.maximum(edges[1:-1] - edges[:-2], SAMPLE_RATE / FFT)
     falling = (edges[2:] - frequencies) / np.maximum(edges[2:] - edges[1:-1], SAMPLE_RATE / FFT)
-    return np.maximum(0, np.minimum(rising, falling))
+    return np.maximum(0, np.minimum(rising, falling)).astype(np.float32)

@@ -15,13 +15,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from voice_pipeline.schema.training import Hyperparameters
 from voice_pipeline.speech import augmentation
 from voice_pipeline.speech.audio import FULL_SCALE, SAMPLE_RATE, Samples
-from voice_pipeline.speech.frontend import features, frames_of, mel_power
+from voice_pipeline.speech.frontend import HOP, features, frames_of, mel_power
 from voice_pipeline.speech.recogniser import SHORTEST_INPUT, padded
 from voice_pipeline.speech.tokenizer import CharTokenizer
 from voice_pipeline.training.data import Utterance, Utterances
@@ -37,9 +36,8 @@ AHEAD = 4
 
 @dataclass(frozen=True)
 class Batch:
-    """`features` (B, T, M); `lengths` (B,) in frames; `targets` all classes in a row, `target_lengths` (B,) of them. Of
-    two `views` the second half of the rows is the first half again, masked otherwise. Where processes share a batch,
-    these B examples are a `share` of it, and all of it has `all_targets` classes.
+    """`features` (B, T, M); `lengths` (B,) in frames; `targets` all classes in a row, `target_lengths` (B,) of them.
+    Where processes share a batch, these B examples are a `share` of it.
     """
 
     features: Tensor
@@ -47,9 +45,7 @@ class Batch:
     targets: Tensor
     target_lengths: Tensor
     audio_s: float
-    all_targets: int
     share: float = 1.0
-    views: int = 1
 
 
 Cuts = tuple[int, ...]
@@ -72,7 +68,7 @@ class Ending:
 @dataclass(frozen=True)
 class Draw:
     """What decides the length of an example: the utterance, another one's ending, the one joined to it after `gap`
-    samples, the speed in percent.
+    samples, the speed in percent, the samples from frame to frame.
     """
 
     index: int
@@ -80,6 +76,7 @@ class Draw:
     partner: int | None
     gap: int
     speed: int
+    hop: int
     frames: int
 
 
@@ -136,10 +133,11 @@ class Augmenter:
         if self.parameters.speed_perturbation:
             speed = int(rng.choice(augmentation.SPEEDS_PERCENT))
         count = max(SHORTEST_INPUT, augmentation.length_at_speed(count, speed))
-        return Draw(index, ending, partner, gap, speed, frames_of(count))
+        hop = int(rng.choice(augmentation.TEMPO_HOPS)) if self.parameters.tempo_perturbation else HOP
+        return Draw(index, ending, partner, gap, speed, hop, frames_of(count, hop))
 
-    def example(self, rng: np.random.Generator, draw: Draw, views: int = 1) -> tuple[list[Tensor], list[int]]:
-        """`views` times the features (T, M) of one drawn example, masked anew each time, and its classes."""
+    def example(self, rng: np.random.Generator, draw: Draw) -> tuple[Tensor, list[int]]:
+        """Features (T, M) of one drawn example, and its classes."""
         heard = as_float(self.utterances[draw.index])
         if draw.ending is not None:
             end = as_float(self.utterances[draw.ending.index])[draw.ending.start :]
@@ -151,11 +149,13 @@ class Augmenter:
             heard = augmentation.reverberate(heard, self._rooms[int(rng.integers(len(self._rooms)))])
         if rng.random() < self.parameters.noise_share:
             heard = augmentation.add_noise(rng, heard, self._noises)
-        whole = features(mel_power(padded(heard), self.mels))
-        return [self._masked(rng, whole.copy()) for _ in range(views)], self.classes(draw)
+        bend = augmentation.vocal_tract(rng, self.parameters.formant_mel) if self.parameters.formant_mel > 0 else ()
+        seen = features(mel_power(padded(heard), self.mels, bend, draw.hop))
+        for _ in range(self.parameters.masks):
+            augmentation.mask_features(rng, seen, self.parameters.frequency_mask_bins, self.parameters.time_mask_frames)
+        return torch.from_numpy(seen), self._classes(draw)
 
-    def classes(self, draw: Draw) -> list[int]:
-        """What is said in a drawn example."""
+    def _classes(self, draw: Draw) -> list[int]:
         text = self.texts[draw.index]
         if draw.ending is not None:
             words, others = text.split(" "), self.texts[draw.ending.index].split(" ")
@@ -173,13 +173,6 @@ class Augmenter:
         place, there = int(rng.integers(len(own))), int(rng.integers(len(others)))
         return Ending(own[place], place + 1, other, others[there], there + 1)
 
-    def _masked(self, rng: np.random.Generator, example: NDArray[np.float32]) -> Tensor:
-        for _ in range(self.parameters.masks):
-            augmentation.mask_features(
-                rng, example, self.parameters.frequency_mask_bins, self.parameters.time_mask_frames
-            )
-        return torch.from_numpy(example)
-
     def clean(self, utterance: Utterance) -> Tensor:
         """Features (T, M) of an utterance as a recogniser hears it."""
         return torch.from_numpy(features(mel_power(padded(as_float(utterance)), self.mels)))
@@ -190,7 +183,7 @@ def as_float(utterance: Utterance) -> Samples:
     return utterance.samples.astype(np.float32) / np.float32(FULL_SCALE)
 
 
-def collate(examples: Sequence[Tensor], targets: Sequence[list[int]], frames: int = 0, views: int = 1) -> Batch:
+def collate(examples: Sequence[Tensor], targets: Sequence[list[int]], frames: int = 0) -> Batch:
     """One padded batch, at least `frames` long; examples (T_i, M) are padded with zeros."""
     longest = max(frames, *(len(f) for f in examples))
     rows = torch.zeros(len(examples), -(-longest // FRAME_MULTIPLE) * FRAME_MULTIPLE, examples[0].shape[1])
@@ -202,9 +195,7 @@ def collate(examples: Sequence[Tensor], targets: Sequence[list[int]], frames: in
         lengths=lengths,
         targets=torch.tensor([index for ids in targets for index in ids]),
         target_lengths=torch.tensor([len(ids) for ids in targets]),
-        audio_s=float(lengths.sum()) / 100 / views,
-        all_targets=sum(len(ids) for ids in targets),
-        views=views,
+        audio_s=float(lengths.sum()) / 100,
     )
 
 
@@ -228,20 +219,17 @@ class Epoch:
     """The batches of one epoch, made a little ahead of use by a thread of their own.
 
     Args:
-        views: of each example; each counts as a row of MOST_FRAMES.
         rank, processes: this process takes every `processes`-th example of each batch, from the `rank`-th on.
     """
 
-    def __init__(
-        self, augmenter: Augmenter, seed: int, epoch: int, views: int = 1, rank: int = 0, processes: int = 1
-    ) -> None:
-        self._augmenter, self._key, self._views = augmenter, (seed, epoch), views
+    def __init__(self, augmenter: Augmenter, seed: int, epoch: int, rank: int = 0, processes: int = 1) -> None:
+        self._augmenter, self._key = augmenter, (seed, epoch)
         self._rank, self._processes = rank, processes
         self._draws = [
             augmenter.draw(np.random.default_rng([seed, epoch, index, 0]), index)
             for index in range(len(augmenter.utterances))
         ]
-        frames = [views * draw.frames for draw in self._draws]
+        frames = [draw.frames for draw in self._draws]
         self._plan = plan_epoch(np.random.default_rng([seed, epoch]), frames, augmenter.parameters.batch_size)
 
     def __len__(self) -> int:
@@ -256,17 +244,9 @@ class Epoch:
         own = whole[self._rank :: self._processes]
         share = len(own) / len(whole)
         own = own or whole[:1]  # nothing to do: one example that counts for nothing
-        made = [
-            self._augmenter.example(np.random.default_rng([*self._key, draw.index, 1]), draw, self._views)
-            for draw in own
-        ]
-        examples = [seen[view] for view in range(self._views) for seen, _ in made]
-        targets = [ids for _, ids in made] * self._views
-        batch = collate(examples, targets, max(draw.frames for draw in whole), self._views)
-        if self._processes == 1:
-            return batch
-        all_targets = self._views * sum(len(self._augmenter.classes(draw)) for draw in whole)
-        return replace(batch, share=share, audio_s=batch.audio_s if share else 0.0, all_targets=all_targets)
+        made = [self._augmenter.example(np.random.default_rng([*self._key, draw.index, 1]), draw) for draw in own]
+        batch = collate([seen for seen, _ in made], [ids for _, ids in made], max(draw.frames for draw in whole))
+        return replace(batch, share=share, audio_s=batch.audio_s if share else 0.0)
 
 
 def ahead(make: Callable[[int], Batch], count: int) -> Iterator[Batch]:

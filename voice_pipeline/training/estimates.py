@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from voice_pipeline.schema.training import TrainingSpec
 from voice_pipeline.speech.audio import SAMPLE_RATE
-from voice_pipeline.speech.augmentation import SPEEDS_PERCENT
-from voice_pipeline.speech.frontend import frames_of
+from voice_pipeline.speech.augmentation import SPEEDS_PERCENT, TEMPO_HOPS
+from voice_pipeline.speech.frontend import HOP, frames_of
 from voice_pipeline.speech.shape import EncoderConfig, preset
 from voice_pipeline.speech.tokenizer import CharTokenizer
 
@@ -160,9 +160,10 @@ def _batch_frames(spec: TrainingSpec, sample_counts: Sequence[int], processes: i
         longest = max(longest, LONGEST_JOIN_FRAMES)
     if parameters.speed_perturbation:
         longest = -(-longest * 100 // min(SPEEDS_PERCENT))
-    views = 2 if parameters.consistency > 0 else 1
-    rows = views * -(-parameters.batch_size // processes)
-    planned = max(MOST_FRAMES, views * longest)  # plan_epoch counts no padding
+    if parameters.tempo_perturbation:
+        longest = -(-longest * HOP // min(TEMPO_HOPS))
+    rows = -(-parameters.batch_size // processes)
+    planned = max(MOST_FRAMES, longest)  # plan_epoch counts no padding
     return min(rows * _padded(longest), planned + rows * FRAME_MULTIPLE)
 
 

@@ -116,20 +116,6 @@ def train(
         return run.finish()
 
 
-def disagreement(log_probs_BSV: Tensor, steps_B: Tensor) -> Tensor:  # noqa: N803
-    """How far apart two views of the same examples are, in nats: the Kullback-Leibler divergence of each view from the
-    other, which is held fixed, summed over all real frames (CR-CTC, Yao et al., ICLR 2025).
-
-    Args:
-        log_probs_BSV: the second half of the rows is the other view of the first half.
-        steps_B: real frames of each row.
-    """
-    real = (torch.arange(log_probs_BSV.shape[1], device=steps_B.device) < steps_B[:, None]).unsqueeze(2)
-    first, second = (log_probs_BSV * real).chunk(2)
-    held = torch.cat([second, first]).detach()
-    return (held.exp() * (held - torch.cat([first, second])) * real).sum()
-
-
 def uses_bfloat16(device: torch.device) -> bool:
     """Whether training on `device` multiplies in bfloat16: where matrix units do (GPUs since Ampere, Intel AMX)."""
     if device.type == "cuda":
@@ -234,8 +220,7 @@ class _Run:
         self._cut(number)
         self.model.train()
         losses, audio_s, rate = [], 0.0, 0.0
-        views = 2 if self._compares_views(number) else 1
-        batches = Epoch(self.augmenter, self.spec.seed, number, views, self.team.rank, self.team.size)
+        batches = Epoch(self.augmenter, self.spec.seed, number, self.team.rank, self.team.size)
         for index, batch in enumerate(batches):
             rate = _rate((number - 1 + (index + 1) / len(batches)) / self.parameters.max_epochs, self.parameters)
             losses.append(self._step(batch, rate))
@@ -266,9 +251,6 @@ class _Run:
         kept, clip_ids = self.state.cuts, self.augmenter.utterances.clip_ids
         return [kept[clip_id] for clip_id in clip_ids] if kept and kept.keys() >= set(clip_ids) else None
 
-    def _compares_views(self, epoch: int) -> bool:
-        return self.parameters.consistency > 0 and epoch > self.parameters.consistency_from * self.parameters.max_epochs
-
     def _step(self, batch: Batch, rate: float) -> float:
         """One update; returns this process's part of the mean loss."""
         self.team.idle = batch.share == 0
@@ -278,10 +260,7 @@ class _Run:
         steps = self.model.encoder.output_lengths(lengths)
         target_lengths = batch.target_lengths.to(self.device)
         loss = self.loss(log_probs.transpose(0, 1), batch.targets.to(self.device), steps, target_lengths)
-        learnt = batch.share * loss
-        if batch.views > 1 and batch.share > 0:
-            learnt = learnt + self.parameters.consistency * disagreement(log_probs, steps) / batch.all_targets
-        learnt.backward()
+        (batch.share * loss).backward()
         self.team.sum_gradients(self.model.parameters())
         nn.utils.clip_grad_norm_(self.model.parameters(), GRADIENT_NORM, foreach=True)
         self.optimizer.step(rate)

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from voice_pipeline.speech.audio import SAMPLE_RATE
+from voice_pipeline.speech.augmentation import FARTHEST_FORMANT_MEL, TEMPO_HOPS, vocal_tract
 from voice_pipeline.speech.encoder import AcousticModel, BlockDropout
 from voice_pipeline.speech.errors import PresetError
-from voice_pipeline.speech.frontend import LogMel, features, frames_of, mel_power
+from voice_pipeline.speech.frontend import LogMel, _mel_filters, features, frames_of, mel_power
 from voice_pipeline.speech.shape import PRESETS, EncoderConfig, preset
 from voice_pipeline.speech.tokenizer import BLANK
 from voice_pipeline_tests.speech.test_audio import tone
@@ -38,6 +39,29 @@ def test_a_tone_fills_the_bins_around_its_pitch() -> None:
     peaks = [int(mel_power(tone(hertz), 80).mean(axis=0).argmax()) for hertz in (200, 800, 3000)]
     assert peaks == sorted(peaks)
     assert len(set(peaks)) == 3
+
+
+def test_where_the_axis_is_bent_upwards_a_tone_is_heard_lower() -> None:
+    straight, up, down = (
+        int(mel_power(tone(1000), 80, bend).mean(axis=0).argmax()) for bend in ((), (0.0, 100.0), (-100.0,))
+    )
+    assert up < straight < down
+    np.testing.assert_array_equal(mel_power(tone(1000), 80, (0.0, 0.0)), mel_power(tone(1000), 80))
+
+
+def test_another_hop_is_another_tempo_at_the_same_pitch() -> None:
+    heard = {hop: mel_power(tone(1000), 80, hop=hop) for hop in TEMPO_HOPS}
+    assert [len(power) for power in heard.values()] == [frames_of(tone(1000).size, hop) for hop in TEMPO_HOPS]
+    assert len({int(power.mean(axis=0).argmax()) for power in heard.values()}) == 1
+
+
+@given(seed=st.integers(0, 2**32), mels=st.sampled_from([40, 80]))
+def test_the_farthest_bent_axis_still_ascends(seed: int, mels: int) -> None:
+    bend = vocal_tract(np.random.default_rng(seed), FARTHEST_FORMANT_MEL)
+    filters = _mel_filters(mels, bend)
+    centres = (np.arange(len(filters)) @ filters) / np.maximum(filters.sum(axis=0), 1e-9)
+    assert (np.diff(centres[filters.any(axis=0)]) >= 0).all()  # the lowest share a Fourier bin
+    assert (filters.any(axis=0)[mels // 4 :]).all()
 
 
 def test_loudness_does_not_reach_the_network() -> None:

@@ -10,11 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voice_pipeline.speech.augmentation import SPEEDS_PERCENT, coloured_noise, room_response
+from voice_pipeline.speech.augmentation import SPEEDS_PERCENT, TEMPO_HOPS, coloured_noise, room_response
 from voice_pipeline.speech.frontend import features, frames_of, mel_power
 from voice_pipeline.speech.recogniser import SHORTEST_INPUT, padded
 from voice_pipeline.speech.tokenizer import CharTokenizer
-from voice_pipeline.training import batches
 from voice_pipeline.training.batches import (
     FRAME_MULTIPLE,
     MOST_FRAMES,
@@ -64,18 +63,43 @@ def test_batches_are_of_like_final_lengths() -> None:
 
 
 def test_examples_are_as_long_as_they_were_drawn() -> None:
-    maker = augmenter(join_share=0.5, room_share=0.5)
+    maker = augmenter(join_share=0.5, room_share=0.5, tempo_perturbation=True, formant_mel=40.0)
     for index in range(len(UTTERANCES)):
         draw = maker.draw(np.random.default_rng(index), index)
         example, _ = maker.example(np.random.default_rng(index), draw)
-        assert [len(view) for view in example] == [draw.frames]
+        assert len(example) == draw.frames
+
+
+def test_formants_move_and_nothing_else_does() -> None:
+    plain, other_plain = (example_of(seed, formant_mel=0.0) for seed in (1, 2))
+    moved, moved_elsewhere = (example_of(seed, formant_mel=40.0) for seed in (1, 2))
+    assert torch.equal(plain, other_plain)
+    assert not torch.equal(moved, plain)
+    assert not torch.equal(moved, moved_elsewhere)
+    for bent in (moved, moved_elsewhere):
+        assert float(torch.corrcoef(torch.stack([bent.mean(1), plain.mean(1)]))[0, 1]) > 0.8  # silences stay
+
+
+def test_another_tempo_is_another_length() -> None:
+    maker = augmenter(**{**QUIET, "tempo_perturbation": True})
+    draws = [maker.draw(np.random.default_rng(seed), 3) for seed in range(40)]
+    assert {draw.hop for draw in draws} == set(TEMPO_HOPS)
+    for draw in draws:
+        example, _ = maker.example(np.random.default_rng(0), draw)
+        assert len(example) == UTTERANCES[3].samples.size // draw.hop
+
+
+def example_of(seed: int, **fields: object) -> torch.Tensor:
+    """An utterance that nothing but `fields` changes."""
+    maker = augmenter(**{**QUIET, **fields})
+    return maker.example(np.random.default_rng(seed), maker.draw(np.random.default_rng(3), 3))[0]
 
 
 def test_a_clip_that_a_recogniser_pads_is_learnt_padded() -> None:
     short = Utterance("short", "s", "a", UTTERANCES[0].samples[2000:5000])
     maker = Augmenter([short], [], [], TOKENIZER, spec_of(**QUIET).hyperparameters, 80)
     draw = maker.draw(np.random.default_rng(0), 0)
-    ((learnt,), _) = maker.example(np.random.default_rng(0), draw)
+    learnt, _ = maker.example(np.random.default_rng(0), draw)
     heard = features(mel_power(padded(as_float(short)), 80))
     assert len(learnt) == draw.frames == len(heard) == frames_of(SHORTEST_INPUT)
     np.testing.assert_array_equal(learnt.numpy(), heard)
@@ -124,7 +148,7 @@ def test_a_splice_is_the_beginning_of_one_and_the_end_of_another_utterance_of_th
     for index, utterance in enumerate(UTTERANCES):
         rng = np.random.default_rng(index)
         draw = maker.draw(rng, index)
-        ((heard,), ids) = maker.example(rng, draw)
+        heard, ids = maker.example(rng, draw)
         assert len(heard) == draw.frames
         if draw.ending is None:
             assert TOKENIZER.decode(ids) == utterance.text
@@ -150,22 +174,6 @@ def test_frames_are_padded_to_a_multiple_with_zeros() -> None:
         for row, length in enumerate(batch.lengths.tolist()):
             assert not batch.features[row, length:].any()
             assert batch.features[row, :length].any()
-
-
-def test_two_views_are_of_the_same_examples_and_each_is_masked_for_itself() -> None:
-    for batch in Epoch(augmenter(batch_size=4, masks=0), 1, 1, views=2):
-        assert torch.equal(*batch.features.chunk(2))
-        assert torch.equal(*batch.lengths.chunk(2))
-        assert texts(batch)[: len(batch.lengths) // 2] == texts(batch)[len(batch.lengths) // 2 :]
-    masked = list(Epoch(augmenter(batch_size=4, masks=2), 1, 1, views=2))
-    assert not any(torch.equal(*batch.features.chunk(2)) for batch in masked)
-
-
-def test_two_views_count_as_two_rows_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "MOST_FRAMES", 600)
-    made = list(Epoch(augmenter(batch_size=20, join_share=0.0), 1, 1, views=2))
-    assert any(len(batch.lengths) > 2 for batch in made)
-    assert all(len(batch.lengths) == 2 or len(batch.lengths) * int(batch.lengths.max()) <= 600 for batch in made)
 
 
 def test_an_error_while_a_batch_is_made_reaches_the_trainer() -> None:

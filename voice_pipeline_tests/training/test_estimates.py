@@ -56,9 +56,9 @@ def test_what_the_backward_pass_keeps_is_counted_stem_included(name: str) -> Non
         {"preset": Preset.SMALL},
         {"batch_size": 16},
         {"join_share": 0.5},
-        {"consistency": 0.2},
         {"splice_share": 0.5},
         {"speed_perturbation": True},
+        {"tempo_perturbation": True},
     ],
 )
 def test_more_to_hold_takes_more_memory(larger: dict[str, object]) -> None:

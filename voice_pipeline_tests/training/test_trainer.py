@@ -26,7 +26,7 @@ from voice_pipeline.training.errors import (
     ErasedClipError,
     NoTrainingDataError,
 )
-from voice_pipeline.training.trainer import EpochReport, _rate, disagreement, train
+from voice_pipeline.training.trainer import EpochReport, _rate, train
 from voice_pipeline_tests.training.speech_made_of_tones import language, say, spec_of
 
 TRAIN, DEV = language(32), language(8, seed=1)
@@ -245,30 +245,6 @@ def test_a_loss_that_is_no_number_ends_the_run(reference: tuple[Path, str], tmp_
         train(spec_of(learning_rate=1e30, warmup_fraction=0.0), TRAIN, DEV, [], tmp_path)
 
 
-def test_views_of_one_example_are_pulled_together(tmp_path: Path) -> None:
-    plain = train(spec_of(max_epochs=4, masks=2), TRAIN, DEV, [], tmp_path / "plain")
-    compared = spec_of(max_epochs=4, masks=2, consistency=0.5, consistency_from=0.5)
-    paired = train(compared, TRAIN, DEV, [], tmp_path / "paired")
-    assert [e.loss for e in paired.epochs[:2]] == [e.loss for e in plain.epochs[:2]]  # one view until half of the run
-    assert paired.epochs[-1].loss < paired.epochs[0].loss
-
-
-def test_the_weight_of_consistency_counts(tmp_path: Path) -> None:
-    runs = [
-        train(
-            spec_of(max_epochs=3, masks=2, consistency=weight, consistency_from=0.5),
-            TRAIN,
-            DEV,
-            [],
-            tmp_path / str(weight),
-        )
-        for weight in (1e-6, 2.0)
-    ]
-    light, heavy = ([epoch.loss for epoch in run.epochs] for run in runs)
-    assert light[0] == heavy[0]
-    assert light[1:] != heavy[1:]
-
-
 def test_what_is_judged_and_kept_is_the_average_of_the_weights(tmp_path: Path) -> None:
     result = train(spec_of(max_epochs=1), TRAIN, DEV, [], tmp_path)
     state = torch.load(tmp_path / STATE, weights_only=True)
@@ -280,25 +256,3 @@ def test_what_is_judged_and_kept_is_the_average_of_the_weights(tmp_path: Path) -
 def test_the_rate_warms_up_in_a_line_and_falls_as_a_cosine() -> None:
     chosen = spec_of(learning_rate=1.0, warmup_fraction=0.2).hyperparameters
     assert [_rate(p, chosen) for p in (0.1, 0.2, 0.6, 1.0)] == pytest.approx([0.5, 1.0, 0.505, 0.01])
-
-
-def test_disagreement_is_that_of_the_real_frames_and_none_between_equal_views() -> None:
-    torch.manual_seed(0)
-    first, second = torch.randn(2, 3, 7, 5).log_softmax(-1)
-    steps = torch.tensor([7, 3, 1, 7, 3, 1])
-    by_hand = sum(
-        torch.nn.functional.kl_div(a[row, :length], b[row, :length], reduction="sum", log_target=True)
-        for a, b in ((first, second), (second, first))
-        for row, length in enumerate([7, 3, 1])
-    )
-    assert float(disagreement(torch.cat([first, second]), steps)) == pytest.approx(float(by_hand), rel=1e-5)
-    assert float(disagreement(torch.cat([first, first]), steps)) == pytest.approx(0.0, abs=1e-6)
-
-
-def test_the_other_view_is_held_fixed() -> None:
-    first = torch.randn(1, 4, 5, requires_grad=True)
-    views = torch.cat([first.log_softmax(-1), torch.zeros(1, 4, 5).log_softmax(-1)])
-    disagreement(views, torch.tensor([4, 4])).backward()
-    assert first.grad is not None
-    expected = first.detach().softmax(-1) - 0.2  # of the divergence from a fixed uniform target alone
-    assert torch.allclose(first.grad, expected, atol=1e-5)

@@ -25,8 +25,6 @@ def main(folder: Path, clips: int) -> None:
         max_epochs=3,
         learning_rate=2e-4,
         batch_size=5,  # and fewer in one batch: a process is idle there
-        consistency=0.5,
-        consistency_from=0.3,
         splice_share=0.5,
         splice_from=0.3,
     )
