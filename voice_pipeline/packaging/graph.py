@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,10 +24,11 @@ class QuantisedNodes:
 
 
 def quantisable_nodes(source: Path) -> QuantisedNodes:
-    """Convolutions of the encoder: not the Fourier convolution, not squeeze-and-excitation, not the head.
+    """Convolutions of the encoder: not the Fourier convolution, not the first one of the stem, not
+    squeeze-and-excitation, not the head.
 
-    The Fourier convolution reads the waveform itself (rank 3 weights), squeeze-and-excitation hangs on a mean over
-    time, and the head feeds the softmax.
+    The Fourier convolution reads the waveform itself (rank 3 weights), the first one of the stem the features (one
+    input channel, a hundred weights), squeeze-and-excitation hangs on a mean over time, and the head feeds the softmax.
     """
     import onnx
 
@@ -45,6 +47,8 @@ def quantisable_nodes(source: Path) -> QuantisedNodes:
         if _on_pooled(node, producers) or _leads_to_softmax(node, consumers):
             continue
         groups = next((a.i for a in node.attribute if a.name == "group"), 1)
+        if groups == 1 and shapes[node.input[1]][1] == 1:
+            continue
         (depthwise if groups > 1 else dense).append(node.name)
     return QuantisedNodes(tuple(depthwise), tuple(dense))
 
@@ -65,6 +69,39 @@ def _leads_to_softmax(node: Any, consumers: dict[str, list[Any]]) -> bool:
     while len(following) == 1 and following[0].op_type in {"Squeeze", "Transpose", "Cast", "Identity"}:
         following = consumers.get(following[0].output[0], [])
     return any(follower.op_type in {"LogSoftmax", "Softmax"} for follower in following)
+
+
+def activations_of(source: Path, nodes: Sequence[str]) -> tuple[str, ...]:
+    """Names of the ReLUs that read what `nodes` give. Quantised with these, a ReLU costs nothing: the convolution's
+    range starts at zero, twice as fine, and there is no second rounding behind it.
+    """
+    import onnx
+
+    graph = onnx.load(str(source)).graph
+    given = {output for node in graph.node if node.name in set(nodes) for output in node.output}
+    return tuple(node.name for node in graph.node if node.op_type == "Relu" and node.input[0] in given)
+
+
+def exact_sums(source: Path) -> bytes:
+    """The quantised graph, with each sum that both a convolution and another sum read kept in float for the sum.
+
+    The quantiser rounds a tensor for all its readers as soon as one of them is quantised, so residual blocks would
+    round the same sum once more each. What a convolution gave stays as it is: the rounding may be its ReLU.
+    """
+    import onnx
+
+    model = onnx.load(str(source))
+    producers = {output: node for node in model.graph.node for output in node.output}
+    for node in [node for node in model.graph.node if node.op_type == "Add"]:
+        for index, name in enumerate(node.input):
+            dequantise = producers.get(name)
+            if dequantise is None or dequantise.op_type != "DequantizeLinear":
+                continue
+            quantise = producers.get(dequantise.input[0])
+            rounded = None if quantise is None else producers.get(quantise.input[0])
+            if rounded is not None and rounded.op_type != "Conv":
+                node.input[index] = rounded.output[0]
+    return bytes(model.SerializeToString())
 
 
 def weights_to_int8(source: Path, nodes: set[str]) -> bytes:

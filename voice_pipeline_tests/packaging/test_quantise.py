@@ -86,8 +86,9 @@ def test_only_the_encoders_convolutions_are_quantised(tmp_path: Path) -> None:
     (tmp_path / "float.onnx").write_bytes(onnx_bytes(network(0)))
     nodes = quantisable_nodes(tmp_path / "float.onnx")
     assert len(nodes.depthwise) == 4  # two blocks of two separable convolutions
-    assert len(nodes.dense) == 8  # their pointwise halves; three of the stem and its way out
+    assert len(nodes.dense) == 7  # their pointwise halves; two of the stem and its way out
     assert not [name for name in (*nodes.depthwise, *nodes.dense) if "frontend" in name or "excite" in name]
+    assert not [name for name in nodes.dense if "stem/convolutions.0" in name], "what reads the features stays in float"
 
 
 def test_every_candidate_runs_and_stays_near_the_float_graph(candidates: dict[str, Path]) -> None:
@@ -110,9 +111,35 @@ def test_int8_weights_are_stored_as_int8(candidates: dict[str, Path]) -> None:
     for name in ("static-qdq", "weights-only"):
         stored = onnx.load(str(candidates[name])).graph.initializer
         kept_float = [t for t in stored if t.data_type == onnx.TensorProto.FLOAT and len(t.dims) == 4]
-        assert len([t for t in stored if t.data_type == onnx.TensorProto.INT8 and len(t.dims) == 4]) == 12, name
-        assert len(kept_float) == 5, name  # squeeze-and-excitation twice two, and the head
+        assert len([t for t in stored if t.data_type == onnx.TensorProto.INT8 and len(t.dims) == 4]) == 11, name
+        assert len(kept_float) == 6, name  # squeeze-and-excitation twice two, the stem's first convolution, the head
     assert float_names
+
+
+def test_a_relu_is_the_range_of_its_convolution_and_not_a_second_rounding(candidates: dict[str, Path]) -> None:
+    import onnx
+    from onnx import numpy_helper
+
+    graph = onnx.load(str(candidates["static-qdq"])).graph
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    producers = {output: node for node in graph.node for output in node.output}
+    int8 = {node.output[0] for node in graph.node if node.op_type == "Conv" and node.input[1] in producers}
+    rounding = [node for node in graph.node if node.op_type == "QuantizeLinear" and node.input[0] in int8]
+    assert len(int8) == len(rounding) == 11
+    assert len([node for node in rounding if constants[node.input[2]] == 0]) == 5, "stem three, one in each block"
+    dequantised = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    left = [node.name for node in graph.node if node.op_type == "Relu" and node.input[0] in dequantised]
+    assert left == [], left
+
+
+def test_residual_blocks_add_up_sums_that_nobody_rounded(candidates: dict[str, Path]) -> None:
+    import onnx
+
+    graph = onnx.load(str(candidates["static-qdq"])).graph
+    producers = {output: node for node in graph.node for output in node.output}
+    first, second = (node for node in graph.node if node.op_type == "Add" and "blocks" in node.name)
+    assert [producers[name].op_type for name in second.input].count("Relu") == 1, "the first block's sum, in float"
+    assert [producers[name].op_type for name in first.input].count("DequantizeLinear") == 1, "its rounding is its ReLU"
 
 
 def test_choice_is_recorded_with_all_candidates_and_repeated_without_work(packaged: PackagedHome) -> None:
