@@ -12,7 +12,7 @@ orders of magnitude, and eight bits ruin them (Nagel et al., "A White Paper on N
 Nearly all that int8 costs comes from rounding activations, a little in every layer. So in the static candidates
 channels are first made alike (`equalisation`), a convolution and its ReLU share one range, of the ReLU, and the sums of
 residual blocks are added up in float. On AN4 that leaves a third of the divergence from the float network's answers, at
-the same speed. Measured there and of no use: bias correction, clipped ranges, seven-bit weights.
+the same speed. Measured there and of no (further) use: bias correction, clipped ranges, seven-bit weights.
 
 The first candidate wins whose development WER is above the best one by no more than one word error or by
 `TOLERATED` of it, whichever is more; all are recorded. (One word in hundreds is less than chance moves; a fixed margin
