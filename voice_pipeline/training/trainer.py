@@ -89,8 +89,8 @@ def train(
     rooms: Sequence[Samples] = (),
     begun: Callable[[Compute], None] = lambda compute: None,
 ) -> TrainingResult:
-    """Train until `max_epochs`, or until no dev WER of the last `patience_epochs` was as low as the lowest; keep the last
-    weights with that one.
+    """Train until `max_epochs`, or until no dev WER of the last `patience_epochs` was as low as the lowest before; keep
+    the last weights with the lowest.
 
     Args:
         noises: recordings mixed in; coloured noise is added to them, so the sequence may be empty.
