@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from voice_pipeline.schema.base import Record, UtcTime
 from voice_pipeline.schema.canonical import digest
@@ -22,9 +23,9 @@ class Preset(StrEnum):
 
 class Hyperparameters(Record):
     """What the trainer may turn. `max_epochs` bounds the run; augmentation shares are probabilities; `masks` is how
-    often a band of bins and a stretch of frames are masked; `formant_mel` is how far, in mel, formants are moved. From
-    `splice_from` of the run on, `splice_share` of the examples end as another utterance of their speaker does, cut
-    between words by what the network has learnt.
+    often a band of bins and a stretch of frames are masked; `formant_mel` is the deviation, in mel, of warps that move
+    formants. From `splice_from` of the run on, `splice_share` of the examples end as another utterance of their speaker
+    does, cut between words by what the network has learnt.
     """
 
     preset: Preset = Preset.TINY
@@ -48,6 +49,15 @@ class Hyperparameters(Record):
     splice_from: float = Field(default=0.3, ge=0, lt=1)
     patience_epochs: int = Field(default=20, ge=1)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_former(cls, content: Any) -> Any:
+        """Specs that were stored when there was more to turn are read as what they mean, where they did not turn it."""
+        if not isinstance(content, dict):
+            return content
+        former = FORMER_HYPERPARAMETERS
+        return {name: value for name, value in content.items() if name not in former or value != former[name]}
+
 
 LATER_HYPERPARAMETERS: dict[str, bool | int | float] = {
     "masks": 1,
@@ -58,6 +68,8 @@ LATER_HYPERPARAMETERS: dict[str, bool | int | float] = {
     "splice_from": 0.3,
 }
 """Those that the first specs had not, with the value that means what these meant."""
+FORMER_HYPERPARAMETERS: dict[str, float] = {"consistency": 0.0, "consistency_from": 0.5}
+"""Those that are gone, with the value that meant what is done now; the digest never held that value."""
 
 
 class TrainingSpec(Record):

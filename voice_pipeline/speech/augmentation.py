@@ -17,7 +17,7 @@ from voice_pipeline.speech.audio import SAMPLE_RATE, Samples, mix, resample
 from voice_pipeline.speech.measures import HOP
 
 if TYPE_CHECKING:
-    from voice_pipeline.speech.frontend import Bend
+    from voice_pipeline.speech.frontend import Warp
 
 SPEEDS_PERCENT = (85, 90, 95, 100, 105, 110, 115)
 """Few and with small fractions, so that resampling is cheap. Wide: speed also moves the formants, and a model of a few
@@ -31,11 +31,11 @@ DECAY_RANGE_S = (0.1, 0.5)
 COLOUR_RANGE = (0.0, 2.0)
 LONGEST_RESPONSE_S = 0.6
 FADE = 80
-BENDS = np.array([1.0, 2 / 3, 1 / 2])
-"""The slower a bend of the mel axis, the further it goes."""
-FARTHEST_BEND = 2.0
-FARTHEST_FORMANT_MEL = 100
-"""With these, the bent axis still ascends everywhere."""
+WARP_SHARES = np.array([1.0, 2 / 3, 1 / 2])
+"""Of the deviation, for the half waves that a warp of the mel axis is made of, slowest first."""
+LARGEST_DRAW = 2.0
+LARGEST_WARP_MEL = 100
+"""Up to these, the warped axis ascends everywhere."""
 
 
 def coloured_noise(rng: np.random.Generator, n: int, exponent: float | None = None) -> Samples:
@@ -86,12 +86,13 @@ def room_response(rng: np.random.Generator) -> Samples:
     return response.astype(np.float32)
 
 
-def vocal_tract(rng: np.random.Generator, deviation_mel: float) -> Bend:
-    """Another vocal tract: every formant moved by its own amount, some `deviation_mel` (up to FARTHEST_FORMANT_MEL).
-    Speed scales all of them alike, but people's mouths and throats differ in their proportions (Fant, 1975).
+def vocal_tract(rng: np.random.Generator, deviation_mel: float) -> Warp:
+    """A warp of the mel axis that moves every formant by its own amount: `deviation_mel` (at most LARGEST_WARP_MEL) is
+    one standard deviation of the slowest half wave, and none is drawn beyond LARGEST_DRAW of them. Speed scales all
+    formants alike, but people's mouths and throats differ in their proportions (Fant, 1975).
     """
-    drawn = np.clip(rng.standard_normal(BENDS.size), -FARTHEST_BEND, FARTHEST_BEND)
-    return tuple((deviation_mel * BENDS * drawn).tolist())
+    drawn = np.clip(rng.standard_normal(WARP_SHARES.size), -LARGEST_DRAW, LARGEST_DRAW)
+    return tuple((deviation_mel * WARP_SHARES * drawn).tolist())
 
 
 def reverberate(samples: Samples, response: Samples) -> Samples:

@@ -26,8 +26,8 @@ HIGH_HZ = 7600.0
 POWER_FLOOR = 1e-6
 DEVIATION_FLOOR = 1e-2
 
-Bend = tuple[float, ...]
-"""How the mel axis is bent: the k-th value, in mel, weighs sin(π k u) at the place u, 0 at its lower end and 1 at its
+Warp = tuple[float, ...]
+"""How the mel axis is warped: the k-th value, in mel, weighs sin(π k u) at the place u, 0 at its lower end and 1 at its
 upper one. Empty leaves it straight.
 """
 
@@ -63,8 +63,8 @@ def _tables(mels: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     return np.hanning(WINDOW + 1)[:WINDOW].astype(np.float32), _mel_filters(mels, ())
 
 
-def mel_power(samples: Samples, mels: int, bend: Bend = (), hop: int = HOP) -> NDArray[np.float32]:
-    """(T, M) mel power of one utterance in numpy: the trainer's path, which may bend the mel axis, and step by another
+def mel_power(samples: Samples, mels: int, warp: Warp = (), hop: int = HOP) -> NDArray[np.float32]:
+    """(T, M) mel power of one utterance in numpy: the trainer's path, which may warp the mel axis, and step by another
     `hop` (samples) so that the same sounds come at another tempo.
 
     `features(mel_power(x))` equals `LogMel.forward(x)` within 1e-3, which `test_network.py` holds it to. It uses no
@@ -73,8 +73,8 @@ def mel_power(samples: Samples, mels: int, bend: Bend = (), hop: int = HOP) -> N
     from scipy.fft import rfft
 
     window, filters = _tables(mels)
-    if bend:
-        filters = _mel_filters(mels, bend)
+    if warp:
+        filters = _mel_filters(mels, warp)
     padded = np.pad(samples, (WINDOW - hop) // 2)
     spectrum = rfft(np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::hop] * window, FFT, axis=1)
     power: NDArray[np.float32] = (np.square(spectrum.real) + np.square(spectrum.imag)) @ filters
@@ -101,16 +101,16 @@ def frames_of(samples: int, hop: int = HOP) -> int:
     return samples // hop
 
 
-def _mel_filters(mels: int, bend: Bend) -> NDArray[np.float32]:
-    """(K, M) triangular filters between LOW_HZ and HIGH_HZ, equally spaced in mel as `bend` leaves it."""
+def _mel_filters(mels: int, warp: Warp) -> NDArray[np.float32]:
+    """(K, M) triangular filters between LOW_HZ and HIGH_HZ, equally spaced in mel as `warp` leaves it."""
 
     def to_mel(hertz: NDArray[np.float64]) -> NDArray[np.float64]:
         return 2595 * np.log10(1 + hertz / 700)
 
     low, high = to_mel(np.array([LOW_HZ, HIGH_HZ]))
     places = np.linspace(0, 1, mels + 2)
-    bent = sum((weight * np.sin(np.pi * k * places) for k, weight in enumerate(bend, 1)), start=np.zeros_like(places))
-    edges = 700 * (10 ** ((low + (high - low) * places + bent) / 2595) - 1)
+    warped = sum((weight * np.sin(np.pi * k * places) for k, weight in enumerate(warp, 1)), start=np.zeros_like(places))
+    edges = 700 * (10 ** ((low + (high - low) * places + warped) / 2595) - 1)
     frequencies = np.fft.rfftfreq(FFT, 1 / SAMPLE_RATE)[:, None]
     rising = (frequencies - edges[:-2]) / np.maximum(edges[1:-1] - edges[:-2], SAMPLE_RATE / FFT)
     falling = (edges[2:] - frequencies) / np.maximum(edges[2:] - edges[1:-1], SAMPLE_RATE / FFT)

@@ -68,7 +68,7 @@ class Ending:
 @dataclass(frozen=True)
 class Draw:
     """What decides the length of an example: the utterance, another one's ending, the one joined to it after `gap`
-    samples, the speed in percent, the samples from frame to frame.
+    samples, the speed in percent, the samples from frame to frame. It has `samples` samples and `frames` frames.
     """
 
     index: int
@@ -77,12 +77,13 @@ class Draw:
     gap: int
     speed: int
     hop: int
+    samples: int
     frames: int
 
 
 class Augmenter:
-    """Turns utterances into training examples. All but the masks is done to the waveform: tempo and vocal tract made by
-    interpolating mel bands blur every example.
+    """Turns utterances into training examples. All but the masks is done before the mel power is taken: tempo and vocal
+    tract made by interpolating mel bands blur every example.
 
     Args:
         utterances: the training split.
@@ -134,7 +135,7 @@ class Augmenter:
             speed = int(rng.choice(augmentation.SPEEDS_PERCENT))
         count = max(SHORTEST_INPUT, augmentation.length_at_speed(count, speed))
         hop = int(rng.choice(augmentation.TEMPO_HOPS)) if self.parameters.tempo_perturbation else HOP
-        return Draw(index, ending, partner, gap, speed, hop, frames_of(count, hop))
+        return Draw(index, ending, partner, gap, speed, hop, count, frames_of(count, hop))
 
     def example(self, rng: np.random.Generator, draw: Draw) -> tuple[Tensor, list[int]]:
         """Features (T, M) of one drawn example, and its classes."""
@@ -149,8 +150,8 @@ class Augmenter:
             heard = augmentation.reverberate(heard, self._rooms[int(rng.integers(len(self._rooms)))])
         if rng.random() < self.parameters.noise_share:
             heard = augmentation.add_noise(rng, heard, self._noises)
-        bend = augmentation.vocal_tract(rng, self.parameters.formant_mel) if self.parameters.formant_mel > 0 else ()
-        seen = features(mel_power(padded(heard), self.mels, bend, draw.hop))
+        warp = augmentation.vocal_tract(rng, self.parameters.formant_mel) if self.parameters.formant_mel > 0 else ()
+        seen = features(mel_power(padded(heard), self.mels, warp, draw.hop))
         for _ in range(self.parameters.masks):
             augmentation.mask_features(rng, seen, self.parameters.frequency_mask_bins, self.parameters.time_mask_frames)
         return torch.from_numpy(seen), self._classes(draw)
@@ -246,7 +247,7 @@ class Epoch:
         own = own or whole[:1]  # nothing to do: one example that counts for nothing
         made = [self._augmenter.example(np.random.default_rng([*self._key, draw.index, 1]), draw) for draw in own]
         batch = collate([seen for seen, _ in made], [ids for _, ids in made], max(draw.frames for draw in whole))
-        return replace(batch, share=share, audio_s=batch.audio_s if share else 0.0)
+        return replace(batch, share=share, audio_s=sum(draw.samples for draw in own) / SAMPLE_RATE if share else 0.0)
 
 
 def ahead(make: Callable[[int], Batch], count: int) -> Iterator[Batch]:

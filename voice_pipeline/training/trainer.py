@@ -57,7 +57,7 @@ SYNTHETIC_NOISE_SAMPLES = 160_000
 @dataclass(frozen=True)
 class EpochReport:
     """`loss` mean CTC loss a character; `dev_wer` of the averaged weights, greedy; `seconds` of the whole epoch;
-    `audio_s_per_s` of its training alone, every example counted once; `learning_rate` at its end.
+    `audio_s_per_s` of its training alone; `learning_rate` at its end.
     """
 
     epoch: int

@@ -101,6 +101,15 @@ def test_a_room_keeps_length_and_loudness() -> None:
     assert power(heard) == pytest.approx(power(bursts()), rel=0.05)
 
 
+def test_vocal_tracts_are_drawn_around_none_and_never_beyond_the_limit() -> None:
+    one = rng(4)
+    drawn = np.array([aug.vocal_tract(one, 50.0) for _ in range(2000)]) / 50.0 / aug.WARP_SHARES
+    assert np.abs(drawn).max() == pytest.approx(aug.LARGEST_DRAW)
+    assert np.abs(drawn.mean(axis=0)).max() < 0.1
+    assert ((drawn.std(axis=0) > 0.8) & (drawn.std(axis=0) < 1.0)).all()
+    assert aug.vocal_tract(rng(4), 50.0) == aug.vocal_tract(rng(4), 50.0) != aug.vocal_tract(rng(5), 50.0)
+
+
 @given(frames=st.integers(1, 200), bins=st.integers(0, 15), width=st.integers(0, 60), seed=st.integers(0, 50))
 def test_masks_stay_within_their_limits(frames: int, bins: int, width: int, seed: int) -> None:
     features = np.ones((frames, 80), dtype=np.float32)

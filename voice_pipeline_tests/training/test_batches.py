@@ -76,8 +76,8 @@ def test_formants_move_and_nothing_else_does() -> None:
     assert torch.equal(plain, other_plain)
     assert not torch.equal(moved, plain)
     assert not torch.equal(moved, moved_elsewhere)
-    for bent in (moved, moved_elsewhere):
-        assert float(torch.corrcoef(torch.stack([bent.mean(1), plain.mean(1)]))[0, 1]) > 0.8  # silences stay
+    for warped in (moved, moved_elsewhere):
+        assert float(torch.corrcoef(torch.stack([warped.mean(1), plain.mean(1)]))[0, 1]) > 0.8  # silences stay
 
 
 def test_another_tempo_is_another_length() -> None:

@@ -21,7 +21,7 @@ from voice_pipeline.schema.monitoring import Action, IncidentKind
 from voice_pipeline.schema.policy_file import load_policy
 from voice_pipeline.schema.release import ReleaseState
 from voice_pipeline.schema.retrain_policy import RetrainDecision, RetrainPolicy, RetrainTrigger
-from voice_pipeline.schema.training import LATER_HYPERPARAMETERS
+from voice_pipeline.schema.training import FORMER_HYPERPARAMETERS, LATER_HYPERPARAMETERS, TrainingSpec
 from voice_pipeline.settings import PROJECT_ROOT, Settings
 from voice_pipeline.speech.shape import PRESETS, preset
 from voice_pipeline.speech.tokenizer import CharTokenizer
@@ -319,6 +319,16 @@ def test_a_spec_from_before_noises_and_decoders_were_kept_has_the_digest_it_had(
         del older["hyperparameters"][name]
     assert spec.digest == digest(older)
     assert spec.model_copy(update={"noise_digest": "0" * 64}).digest != spec.digest
+
+
+def test_a_spec_from_when_views_were_compared_is_read_if_it_did_not_compare_them() -> None:
+    spec = spec_of()
+    older = spec.model_dump(mode="json")
+    older["hyperparameters"] |= FORMER_HYPERPARAMETERS
+    assert TrainingSpec.model_validate(older) == spec
+    older["hyperparameters"]["consistency"] = 0.3
+    with pytest.raises(ValidationError, match="consistency"):
+        TrainingSpec.model_validate(older)
 
 
 def test_another_search_is_another_model_but_greedy_is_as_before() -> None:
