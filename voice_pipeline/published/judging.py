@@ -7,16 +7,17 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import model_validator
 
 from voice_pipeline.evaluation.artifacts import CONFIDENCE, INT8, NETWORK, Artifact, open_recogniser
 from voice_pipeline.evaluation.noises import Noise
 from voice_pipeline.evaluation.report import Subject, evaluate
 from voice_pipeline.evaluation.suites import SuiteClip
 from voice_pipeline.published.corpus import CORPUS, Splits, read_sounds, read_splits
-from voice_pipeline.published.recipe import CURVE
+from voice_pipeline.published.recipe import CURVE, commits_of
 from voice_pipeline.schema.base import Record
 from voice_pipeline.schema.decoding import Decoding
 from voice_pipeline.schema.training import EvaluationReport, Interval
@@ -34,13 +35,13 @@ RESULT = "result.json"
 
 
 class SeedResult(Record):
-    """One seed on AN4 test, trained by the code of `code_commit`, judged by that of `judged_by`. WERs are fractions,
-    95 % intervals over speakers; `p95_ms` is waveform to text of the int8 network with the search, one thread;
-    confidence figures are those of what the search answers.
+    """One seed on AN4 test, trained by the code of `code_commits` in turn, judged by that of `judged_by`. WERs are
+    fractions, 95 % intervals over speakers; `p95_ms` is waveform to text of the int8 network with the search, one
+    thread; confidence figures are those of what the search answers.
     """
 
     seed: int
-    code_commit: str
+    code_commits: tuple[str, ...]
     judged_by: str
     decoding: Decoding
     parameters: int
@@ -60,6 +61,15 @@ class SeedResult(Record):
     p95_ms: float
     confidence_ece: float
     confidence: dict[str, float]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_older_program(cls, values: Any) -> Any:
+        """A result that names one commit, the last that trained the seed."""
+        if not isinstance(values, dict) or "code_commit" not in values:
+            return values
+        others = {name: value for name, value in values.items() if name != "code_commit"}
+        return {**others, "code_commits": commits_of(values)}
 
 
 def judge_seed(store: Store, corpus: Path, folder: Path, decoding: Decoding) -> SeedResult:
@@ -160,7 +170,7 @@ def _judge(store: Store, folder: Path, splits: Splits, method: str, decoding: De
     epochs = curve["epochs"]
     return SeedResult(
         seed=curve["seed"],
-        code_commit=curve["code_commit"],
+        code_commits=commits_of(curve),
         judged_by=code_commit(),
         decoding=decoding,
         parameters=floating.model.parameter_count,

@@ -77,5 +77,12 @@ def as_markdown(results: Sequence[SeedResult]) -> str:
 def _provenance(result: SeedResult) -> str:
     return (
         f"Seed {result.seed}: {result.parameters:,} parameters, int8 by {result.int8_method}, CER int8 greedy "
-        f"{result.cer_int8_greedy:.1%}; trained at {result.code_commit[:12]}, judged at {result.judged_by[:12]}."
+        f"{result.cer_int8_greedy:.1%}; trained at {', '.join(map(_short, result.code_commits))}, "
+        f"judged at {_short(result.judged_by)}."
     )
+
+
+def _short(commit: str) -> str:
+    """Twelve digits of a commit; that its tree was changed, and how, stays (`provenance.code_commit`)."""
+    head, dash, changed = commit.partition("-")
+    return head[:12] + dash + changed

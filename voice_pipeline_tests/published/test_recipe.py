@@ -12,14 +12,15 @@ import pytest
 from voice_pipeline.published import judging
 from voice_pipeline.published.corpus import PublishedError, read_splits
 from voice_pipeline.published.judging import RESULT, SeedResult, _choose_decoder, _fit_confidence, _quantise, judge_seed
-from voice_pipeline.published.recipe import CURVE, train_seed
+from voice_pipeline.published.recipe import COMMITS, CURVE, commits_of, train_seed
 from voice_pipeline.published.table import as_markdown, compare
 from voice_pipeline.published.throughput import measure_throughput
 from voice_pipeline.schema.decoding import Decoding
 from voice_pipeline.schema.training import Hyperparameters, Preset
 from voice_pipeline.store import blobs
+from voice_pipeline.store.blobs import write_atomically
 from voice_pipeline.store.store import Store
-from voice_pipeline.training import preflight, provenance
+from voice_pipeline.training import preflight, provenance, trainer
 from voice_pipeline.training.trainer import (
     KERNEL_CACHE,
     KERNELS_KEPT,
@@ -28,6 +29,7 @@ from voice_pipeline.training.trainer import (
 from voice_pipeline_tests.packaging.small_models import searching_decoder
 
 QUICK = Hyperparameters(preset=Preset.MICRO, max_epochs=3, batch_size=4, learning_rate=6e-3, ema_decay=0.9)
+FIRST, CHANGED = "a" * 40, f"{'b' * 40}-dirty-0123456789ab"
 
 
 @pytest.fixture
@@ -52,18 +54,23 @@ def test_a_trained_seed_is_not_trained_again(
 def test_a_seed_killed_before_its_curve_is_written_gets_one_and_keeps_its_weights(
     store: Store, spoken_corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def kill(*_: object) -> None:
-        raise KeyboardInterrupt
+    def kill(path: Path, data: bytes) -> None:
+        if path.name == CURVE:
+            raise KeyboardInterrupt
+        write_atomically(path, data)
 
     with monkeypatch.context() as patch:
+        patch.setattr(provenance, "code_commit", lambda: FIRST)
         patch.setattr(blobs, "write_atomically", kill)
         with pytest.raises(KeyboardInterrupt):
             train_seed(store, spoken_corpus, 1, QUICK)
     (weights,) = store.settings.root.glob("published/*/checkpoint/model.pt")
     before = weights.read_bytes()
     epochs: list[EpochReport] = []
+    monkeypatch.setattr(provenance, "code_commit", lambda: "of code that trained nothing")
     folder = train_seed(store, spoken_corpus, 1, QUICK, epochs.append)
     assert (epochs, weights.read_bytes()) == ([], before)
+    assert commits_in(folder) == (FIRST,)
     assert [epoch["epoch"] for epoch in json.loads((folder / CURVE).read_bytes())["epochs"]] == [1, 2, 3]
 
 
@@ -96,7 +103,67 @@ def test_other_code_judges_anew(
     again = judge_seed(store, spoken_corpus, trained, Decoding())
     assert (first.judged_by, again.judged_by) == (commit, "another")
     assert again.wer_int8_lm == first.wer_int8_lm
-    assert again.code_commit == first.code_commit
+    assert again.code_commits == first.code_commits
+
+
+def commits_in(folder: Path) -> tuple[str, ...]:
+    return commits_of(json.loads((folder / CURVE).read_bytes()))
+
+
+def train_and_kill(store: Store, corpus: Path, commit: str, epochs: int) -> None:
+    """Let code of `commit` train seed 1 for so many epochs, and kill it in its next one."""
+    whole, left = trainer._Run.epoch, [None] * epochs
+
+    def killed(run: trainer._Run) -> EpochReport:
+        if not left:
+            raise KeyboardInterrupt
+        left.pop()
+        return whole(run)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(provenance, "code_commit", lambda: commit)
+        patch.setattr(trainer._Run, "epoch", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_seed(store, corpus, 1, QUICK)
+
+
+def test_all_code_that_trained_a_part_of_a_seed_is_named_in_turn(
+    store: Store, spoken_corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_and_kill(store, spoken_corpus, "nothing of it was kept", 0)
+    train_and_kill(store, spoken_corpus, FIRST, 1)
+    train_and_kill(store, spoken_corpus, FIRST, 1)
+    monkeypatch.setattr(provenance, "code_commit", lambda: CHANGED)
+    folder = train_seed(store, spoken_corpus, 1, QUICK)
+    assert commits_in(folder) == (FIRST, CHANGED)
+    result = judge_seed(store, spoken_corpus, folder, Decoding())
+    assert result.code_commits == (FIRST, CHANGED)
+    told = as_markdown([result]).splitlines()[-1]
+    assert f"; trained at {FIRST[:12]}, {CHANGED[:12]}-dirty-0123456789ab, judged at {CHANGED[:12]}-dirty-" in told
+
+
+def test_who_began_a_seed_before_commits_were_kept_is_unknown(
+    store: Store, spoken_corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_and_kill(store, spoken_corpus, FIRST, 1)
+    (kept,) = store.settings.root.glob(f"published/*/{COMMITS}")
+    kept.unlink()
+    monkeypatch.setattr(provenance, "code_commit", lambda: CHANGED)
+    assert commits_in(train_seed(store, spoken_corpus, 1, QUICK)) == ("unknown", CHANGED)
+
+
+def test_a_curve_and_a_result_that_name_one_commit_are_still_read(
+    store: Store, spoken_corpus: Path, trained: Path
+) -> None:
+    curve = json.loads((trained / CURVE).read_bytes())
+    del curve["code_commits"]
+    (trained / CURVE).write_text(json.dumps({**curve, "code_commit": FIRST}))
+    result = judge_seed(store, spoken_corpus, trained, Decoding())
+    assert result.code_commits == (FIRST,)
+    older = {**json.loads((trained / RESULT).read_bytes()), "code_commit": FIRST}
+    del older["code_commits"]
+    (trained / RESULT).write_text(json.dumps(older))
+    assert judge_seed(store, spoken_corpus, trained, Decoding()) == result
 
 
 def test_a_machine_that_is_too_small_is_refused_before_training(
