@@ -1,4 +1,4 @@
-"""The checks that make a bundle trustworthy, the same for whoever makes it, gates it or runs it.
+"""The checks that make a bundle trustworthy and fit for an app, the same for whoever makes it, gates it or runs it.
 
 Promise: `verify_bundle` returns a manifest only if every file of the folder is named in it with its length and sha256,
 nothing else lies there, and an OpenSSF model-signing signature (https://github.com/sigstore/model-transparency) made
@@ -15,6 +15,7 @@ from pathlib import Path
 from voice_pipeline.schema.bundle import BundleManifest
 
 MANIFEST = "manifest.json"
+_LONGEST_NUMBER = 9
 
 
 class TrustError(Exception):
@@ -120,3 +121,17 @@ def verify_bundle(folder: Path, public_key: bytes, bundle_digest: str | None = N
             f"bundle {folder.name} has digest {manifest.digest[:12]}, asked for was {bundle_digest[:12]}; do not use it"
         )
     return manifest
+
+
+def is_older(app_version: str, than: str) -> bool:
+    """Whether an app is older than a bundle's `min_app_version`, or any version than another: by `version_numbers`."""
+    return version_numbers(app_version) < version_numbers(than)
+
+
+def version_numbers(version: str) -> tuple[int, ...]:
+    """The first three parts of a dotted version, to compare; what is no number of at most nine digits counts as 0."""
+    return tuple(int(part) if _is_number(part) else 0 for part in (*version.split("."), "0", "0"))[:3]
+
+
+def _is_number(part: str) -> bool:
+    return part.isascii() and part.isdecimal() and len(part) <= _LONGEST_NUMBER

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from voice_pipeline.device.errors import GoldenMismatchError, IncompatibleBundleError
 from voice_pipeline.schema.bundle import BundleManifest
-from voice_pipeline.trust import DamagedBundleError, verify_bundle
+from voice_pipeline.trust import DamagedBundleError, is_older, verify_bundle
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from voice_pipeline.speech.recogniser import OnnxRecogniser, Recognition
 
 NETWORK = "model.onnx"
-LONGEST_NUMBER = 9
 
 
 class DeviceRecogniser:
@@ -68,7 +67,7 @@ def load_bundle(
     from voice_pipeline.speech.tokenizer import CharTokenizer
 
     manifest = verify_bundle(folder, public_key, bundle_digest)
-    if app_version is not None and numbers(app_version) < numbers(manifest.min_app_version):
+    if app_version is not None and is_older(app_version, manifest.min_app_version):
         raise IncompatibleBundleError(
             f"model {manifest.model_version} needs app {manifest.min_app_version}, not {app_version}; update the app"
         )
@@ -99,12 +98,3 @@ def _answer_golden_vectors(recogniser: DeviceRecogniser, folder: Path) -> None:
                 f"model {recogniser.model_version} answers {vector.path} with {answer.text!r} (mean off by {off:.3g}), "
                 f"the publisher got {vector.text!r}; it is not used on this device"
             )
-
-
-def numbers(version: str) -> tuple[int, ...]:
-    """A dotted version as comparable numbers; what is no number of at most nine digits counts as 0."""
-    return tuple(int(part) if _is_number(part) else 0 for part in (*version.split("."), "0", "0"))[:3]
-
-
-def _is_number(part: str) -> bool:
-    return part.isascii() and part.isdecimal() and len(part) <= LONGEST_NUMBER

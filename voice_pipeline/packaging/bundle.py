@@ -12,7 +12,7 @@
 Promise: a bundle is in the catalogue only after it was signed and verified on disk; a build killed half-way is done
 again, a bundle once catalogued is never rebuilt: its digest is what gates and releases refer to. Golden sounds were
 spoken by a synthesiser (eSpeak NG), so no person's voice travels to devices. A bundle demands the first app whose
-client can decode it (`first_app`): an older one is not offered it, and refuses it if it is.
+client reads all of it (`packaging.app_versions`): an older one is not offered it, and refuses it if it is.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pathlib import Path
 
 from sqlalchemy import insert, select, update
 
+from voice_pipeline.packaging.app_versions import first_app
 from voice_pipeline.packaging.errors import BundleConflictError, MissingInputError
 from voice_pipeline.packaging.export import OPSET, checkpoint_folder, exported
 from voice_pipeline.packaging.golden import golden_vectors
@@ -36,7 +37,7 @@ from voice_pipeline.packaging.signing import sign_folder, signing_public_key
 from voice_pipeline.schema.bundle import BundleFile, BundleManifest, GoldenVector
 from voice_pipeline.schema.canonical import canonical_json
 from voice_pipeline.schema.dataset import EvalSuite
-from voice_pipeline.schema.decoding import FIRST_APP, DecoderKind
+from voice_pipeline.schema.decoding import DecoderKind
 from voice_pipeline.store.blobs import write_atomically
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import bundles
@@ -177,13 +178,6 @@ def decoder_files(store: Store, model_version: str) -> dict[str, bytes]:
         return {name: (checkpoint / name).read_bytes() for name in names}
     except (SpeechError, OSError) as error:
         raise MissingInputError(f"model {model_version} has no sound decoder: {error}") from error
-
-
-def first_app(folder: Path) -> str:
-    """The oldest app version whose client decodes what `decoder.json` of a bundle folder asks for."""
-    from voice_pipeline.speech.decoder import read_decoder
-
-    return FIRST_APP[DecoderKind(read_decoder(folder).kind)]
 
 
 def _flat_form(network: Path) -> bytes:

@@ -2,9 +2,11 @@
 
 Two questions with two tests:
 - **Harm**, asked at every tick: anytime-valid betting bounds by device (stats.sequential), one error budget over all
-  stages and measures (Bonferroni). Harm needs no minimum time and no valid sample ratio.
+  stages and measures (Bonferroni). Harm needs no minimum time and no valid sample ratio, and is looked for on every
+  device that the candidate is offered to.
 - **Promotion**, asked at most `max_looks` times a stage: one-sided non-inferiority of the correction rate by device,
-  adjusted for each device's own history (stats.proportions), alpha split over the looks (Bonferroni).
+  adjusted for each device's own history (stats.proportions), alpha split over the looks (Bonferroni). Only devices
+  whose apps run the live model too are counted, here and in the checks of the telemetry before it.
 Telemetry that is missing, stale, or split otherwise than assigned makes the answer INVALID, never a pass.
 """
 
@@ -24,6 +26,7 @@ from voice_pipeline.release.observations import (
     Dictation,
     LatencyReference,
     StageData,
+    StageTelemetry,
     by_device,
     completed,
     correction_rate,
@@ -61,13 +64,13 @@ class Analysis:
     figures: dict[str, Any]
 
 
-def analyse(policy: ReleasePolicy, state: ReleaseState, data: StageData) -> Analysis:
+def analyse(policy: ReleasePolicy, state: ReleaseState, telemetry: StageTelemetry) -> Analysis:
     """Judge one stage. Pure."""
     stage = policy.stage(state)
-    reference = LatencyReference(data.before, policy.gates.latency.max_p95_ms)
+    data = telemetry.comparable
     figures = _counts(data)
     if state is not ReleaseState.SHADOW:
-        tests = harm_tests(policy.guardrails, data, reference)
+        tests = harm_tests(policy.guardrails, telemetry.offered, _reference(policy, telemetry.offered))
         figures["harm"] = {name: _harm_figures(test) for name, test in tests.items()}
         harmful = [name for name, test in tests.items() if test.harmful]
         if harmful:
@@ -78,7 +81,11 @@ def analyse(policy: ReleasePolicy, state: ReleaseState, data: StageData) -> Anal
     invalid = _invalid(policy, data, figures)
     if invalid:
         return Analysis(Outcome.INVALID, False, invalid, figures)
-    return _promotion(policy, stage, data, reference, figures)
+    return _promotion(policy, stage, data, _reference(policy, data), figures)
+
+
+def _reference(policy: ReleasePolicy, data: StageData) -> LatencyReference:
+    return LatencyReference(data.before, policy.gates.latency.max_p95_ms)
 
 
 def harm_tests(rules: Guardrails, data: StageData, reference: LatencyReference) -> dict[str, HarmTest]:

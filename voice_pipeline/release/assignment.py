@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Callable, Sequence
 from weakref import WeakKeyDictionary
 
 from voice_pipeline.release.evidence import find_bundle
@@ -22,9 +23,9 @@ from voice_pipeline.schema.release_policy import ReleasePolicy
 from voice_pipeline.store.ledger import Ledger
 from voice_pipeline.store.releases import ReleaseView, live_of, release_views, rolling_out_of
 from voice_pipeline.store.store import Store
+from voice_pipeline.trust import is_older
 
 BUCKETS = 10_000
-_LONGEST_NUMBER = 9
 _min_app: WeakKeyDictionary[Ledger, dict[str, str]] = WeakKeyDictionary()
 _last_good: WeakKeyDictionary[Ledger, ReleasePolicy] = WeakKeyDictionary()
 
@@ -72,9 +73,7 @@ def assign(store: Store, device_id: str, app_version: str) -> Assignment:
             return _answer(candidate, policy.lease_seconds, "TARGETING_MATCH")
         if candidate.stage is ReleaseState.SHADOW and place < policy.shadow.device_percent:
             shadow = candidate
-    by_id = {view.release_id: view for view in views}
-    while live is not None and not _runs_on(store, live, app_version):
-        live = by_id.get(live.previous_live or "")  # an old app keeps the newest model that still runs on it
+    live = newest_live(views, live, lambda view: _runs_on(store, view, app_version))
     if live is None:
         return _answer(None, policy.lease_seconds, "DISABLED")
     return _answer(live, policy.lease_seconds, "TARGETING_MATCH" if shadow else "DEFAULT", shadow)
@@ -102,24 +101,27 @@ def _answer(view: ReleaseView | None, lease_seconds: int, reason: str, shadow: R
     )
 
 
-def is_older(app_version: str, than: str) -> bool:
-    """Compares dotted numbers of at most nine digits; what is no such number counts as 0."""
-    return _numbers(app_version) < _numbers(than)
-
-
-def _runs_on(store: Store, view: ReleaseView, app_version: str) -> bool:
+def needed_app(store: Store, view: ReleaseView) -> str | None:
+    """The first app version that a release's bundle runs on; None where the catalogue does not have that bundle."""
     known = _min_app.setdefault(store.ledger, {})
     if view.bundle_digest not in known:
         bundle = find_bundle(store, view.model_version)
         if bundle is None or bundle.bundle_digest != view.bundle_digest:
-            return False
+            return None
         known[view.bundle_digest] = bundle.manifest.min_app_version
-    return not is_older(app_version, known[view.bundle_digest])
+    return known[view.bundle_digest]
 
 
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) if _is_number(part) else 0 for part in (*version.split("."), "0", "0"))[:3]
+def newest_live(
+    views: Sequence[ReleaseView], live: ReleaseView | None, runs: Callable[[ReleaseView], bool]
+) -> ReleaseView | None:
+    """The live release, or the newest one before it that `runs`: what an old app keeps. None where none does."""
+    by_id = {view.release_id: view for view in views}
+    while live is not None and not runs(live):
+        live = by_id.get(live.previous_live or "")
+    return live
 
 
-def _is_number(part: str) -> bool:
-    return part.isascii() and part.isdecimal() and len(part) <= _LONGEST_NUMBER
+def _runs_on(store: Store, view: ReleaseView, app_version: str) -> bool:
+    needed = needed_app(store, view)
+    return needed is not None and not is_older(app_version, needed)

@@ -13,7 +13,7 @@ from voice_pipeline.schema.ids import release_id
 from voice_pipeline.schema.release import Outcome, Verdict
 from voice_pipeline.schema.release import ReleaseState as S
 from voice_pipeline.schema.release_policy import ReleasePolicy
-from voice_pipeline.store.releases import ReleaseView, latest_release, live, live_of, releases_at_head
+from voice_pipeline.store.releases import ROLLING_OUT, ReleaseView, latest_release, live, live_of, releases_at_head
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import bundles
 
@@ -23,10 +23,11 @@ ACTOR = "release-candidate"
 def register_candidate(store: Store, policy: ReleasePolicy, model_version: str) -> ReleaseView:
     """Register a model's published bundle as a release and judge it; a repeat changes nothing.
 
-    A waiting release whose verdicts went stale (another live model, another policy) is judged again.
+    A waiting release whose verdicts went stale (another live model, another policy, a new gate) is judged again. So is
+    one that is rolling out, but that stays where it is: it goes on, or waits, by the new verdicts.
 
     Returns:
-        The release: gated, awaiting sign-off, or rejected.
+        The release: gated, awaiting sign-off, rejected, or where it was.
 
     Raises:
         MissingEvidenceError: a gate cannot be judged yet; the release stays a candidate.
@@ -38,6 +39,8 @@ def register_candidate(store: Store, policy: ReleasePolicy, model_version: str) 
     view = _registered(store, policy, bundle)
     if view.state in (S.GATED, S.AWAITING_SIGN_OFF):
         view = _back_to_candidate(store, policy, view)
+    if view.state in ROLLING_OUT and _stale_verdicts(store, policy, view, live(store)):
+        evaluate_gates(store, policy, model_version)
     if view.state is not S.CANDIDATE:
         return view
     verdicts = evaluate_gates(store, policy, model_version)
@@ -92,13 +95,16 @@ def _registered(store: Store, policy: ReleasePolicy, bundle: StoredBundle) -> Re
 
 def _back_to_candidate(store: Store, policy: ReleasePolicy, view: ReleaseView) -> ReleaseView:
     head, views = releases_at_head(store)
-    champion = live_of(views)
-    problems = gate_problems(store, policy, view.bundle_digest, champion.bundle_digest if champion else "")
+    problems = _stale_verdicts(store, policy, view, live_of(views))
     if not problems:
         return view
     step = step_of(view, S.CANDIDATE, f"to be judged again: {'; '.join(problems)}")
     write_steps(store, head, views, [step], policy.digest, ACTOR)
     return _latest(store, view.model_version)
+
+
+def _stale_verdicts(store: Store, policy: ReleasePolicy, view: ReleaseView, champion: ReleaseView | None) -> list[str]:
+    return gate_problems(store, policy, view.bundle_digest, champion.bundle_digest if champion else "")
 
 
 def _settle(store: Store, policy: ReleasePolicy, view: ReleaseView, verdicts: list[Verdict]) -> ReleaseView:

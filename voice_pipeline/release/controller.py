@@ -258,7 +258,7 @@ def _watch(store: Store, policy: ReleasePolicy) -> list[str]:
 
 
 def _analyse(store: Store, policy: ReleasePolicy, view: ReleaseView, live: ReleaseView) -> Analysis:
-    data = read_stage(store, view, live.model_version, policy.shadow.device_percent, policy.telemetry.active_minutes)
+    data = read_stage(store, view, live, policy.shadow.device_percent, policy.telemetry.active_minutes)
     return analyse(policy, view.stage, data)
 
 

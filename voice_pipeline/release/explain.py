@@ -122,11 +122,13 @@ def _harm(rules: Guardrails) -> list[str]:
         "Tested at every tick by bounds that hold at all times together; each device counts once a stage, with its",
         f"first {rules.dictations_per_device} dictations. The chance of ever rolling back a harmless model is at most "
         f"{rules.alpha:g} a rollout ({per_test:.4f} a test).",
-        "Harm is certain when a share of dictations exceeds that of the devices on the live model by more than:",
+        "Every device that the candidate is offered to counts, also one whose app is too old for the live model; it is",
+        "compared with what such apps run. Only devices that run both models can promote.",
+        "Harm is certain when a share of dictations exceeds that of the others by more than:",
         "",
         f"- words corrected: {rules.correction_rate:.0%}",
-        f"- slower, for the length of the speech, than {rules.slow_ratio:g} times the p95 of the live model's real-time"
-        f" factor on that device class: {rules.slow:.0%}",
+        f"- slower, for the length of the speech, than {rules.slow_ratio:g} times the p95 of the real-time factor "
+        f"before the stage on that device class: {rules.slow:.0%}",
         f"- crashed: {rules.crash:.0%}; abandoned: {rules.abandonment:.0%}; fallen back: {rules.fallback:.0%}",
         f"- devices fallen silent within {rules.silence_minutes:g} minutes: {rules.silence:.0%}",
         "",

@@ -38,6 +38,7 @@ from voice_pipeline.store.tables import models
 from voice_pipeline.trust import download_size
 
 NETWORKS = ("model.onnx", "model.ort")
+NAMED_FILES = 4
 Slices = dict[tuple[str, str], tuple[str, ...]]
 
 
@@ -47,8 +48,8 @@ class Evidence:
 
     `slices` maps (clip_id, condition) to the slices in which that utterance counts; `locales` are those of the suite;
     `latency` has one line a device class, and `lab_refused` one a device-lab report that does not count.
-    `network_bytes` are those of the larger network file, `download_bytes` those of all files that a device fetches, of
-    which `largest` names some.
+    `network_bytes` are those of the larger network file, `download_bytes` those of all files that a device fetches;
+    `largest` has the path and bytes of some of these, the largest first.
     """
 
     candidate: EvaluationReport
@@ -60,7 +61,7 @@ class Evidence:
     lab_refused: tuple[str, ...]
     network_bytes: int
     download_bytes: int
-    largest: str
+    largest: tuple[tuple[str, int], ...]
     preset: str
     integrity_problem: str | None
 
@@ -250,8 +251,10 @@ def _size(evidence: Evidence, gates: Gates) -> Judgement:
 
 
 def _download(evidence: Evidence, gates: Gates) -> Judgement:
+    largest = ", ".join(f"{path} {length / 1e6:.2f} MB" for path, length in evidence.largest)
     limits, preset = gates.download.max_bytes, evidence.preset
-    return _bytes_at_most("bytes of all files fetched", evidence.download_bytes, limits, preset, evidence.largest)
+    more = f"largest: {largest}"
+    return _bytes_at_most("bytes of all files fetched", evidence.download_bytes, limits, preset, more)
 
 
 def _bytes_at_most(metric: str, found: int, limits: Mapping[Preset, int], preset: str, more: str = "") -> Judgement:
@@ -261,9 +264,9 @@ def _bytes_at_most(metric: str, found: int, limits: Mapping[Preset, int], preset
     return _at_most(metric, float(found), float(limit), "; ".join(filter(None, (f"preset {preset}", more))))
 
 
-def _largest(bundle: StoredBundle) -> str:
-    largest = sorted(bundle.manifest.files, key=lambda file: (-file.length, file.path))[:4]
-    return "largest: " + ", ".join(f"{file.path} {file.length / 1e6:.2f} MB" for file in largest)
+def _largest(bundle: StoredBundle) -> tuple[tuple[str, int], ...]:
+    files = sorted(bundle.manifest.files, key=lambda file: (-file.length, file.path))
+    return tuple((file.path, file.length) for file in files[:NAMED_FILES])
 
 
 def _coverage(evidence: Evidence, gates: Gates) -> Judgement:

@@ -1,29 +1,36 @@
 """Telemetry of one stage, folded by device: the unit of every release test is the device, never the dictation.
 
 A device belongs to the arm its bucket puts it in; only its dictations on that arm's model count. Each stage starts
-afresh, so both arms are always compared over the same time. Devices whose app is too old for the candidate or for
-the live model are in neither arm: one of the two is never offered to them, which would make the arms lopsided.
+afresh, so both arms are always compared over the same time. Devices whose app is too old for the candidate are in
+neither arm: it is never offered to them, which would make the arms lopsided.
+
+An app may run the candidate and be too old for the live model; then `assign` leaves the device its usual model, the
+newest before the live one that runs on it, or none. Harm is looked for on these devices too, against what their own
+apps usually run: the bucket drew both arms from the same devices, so the model is all that they differ in. (Devices
+that usually run none come into the candidate's arm only.) Promotion asks how the candidate compares with the live
+model, so it looks only at the devices that run both.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache, partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from sqlalchemy import func, select
 
-from voice_pipeline.release.assignment import bucket, is_older
-from voice_pipeline.release.evidence import find_bundle
+from voice_pipeline.release.assignment import bucket, needed_app, newest_live
 from voice_pipeline.schema.release import ReleaseState
 from voice_pipeline.store.ledger import Ledger
-from voice_pipeline.store.releases import ReleaseView
+from voice_pipeline.store.releases import ReleaseView, release_views
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import telemetry
+from voice_pipeline.trust import is_older
 
 CANDIDATE, CONTROL = "candidate", "control"
 _CLASS_EVENTS = 20
@@ -54,11 +61,11 @@ class Dictation:
 
 @dataclass(frozen=True)
 class StageData:
-    """Everything a stage's analysis reads.
+    """Dictations and devices of a stage.
 
     Attributes:
         since: when the stage began; `arms` = dictations after it, by arm, in order of time.
-        before: the live model's dictations on the same devices before it.
+        before: dictations of the same devices on their usual model before it.
         expected: devices active before the stage, by arm.
         heard: devices heard in the stage on any model, each with its first time.
         candidate_share: the share of devices assigned to the candidate's arm, in (0, 1).
@@ -73,6 +80,16 @@ class StageData:
     candidate_share: float
 
 
+@dataclass(frozen=True)
+class StageTelemetry:
+    """Everything a stage's analysis reads: all devices that the `offered` candidate may reach, whose harm is looked
+    for, and the `comparable` ones among them, whose apps run the live model too: all that may promote it.
+    """
+
+    offered: StageData
+    comparable: StageData
+
+
 def stage_entry(view: ReleaseView) -> tuple[int, datetime]:
     """(ledger line, time) at which a rolling-out release came into its stage; for a held one, before it was held."""
     step = next(t for t in reversed(view.transitions) if t.to_state is view.stage)
@@ -80,35 +97,59 @@ def stage_entry(view: ReleaseView) -> tuple[int, datetime]:
 
 
 def read_stage(
-    store: Store, view: ReleaseView, live_model: str, shadow_percent: float, active_minutes: float
-) -> StageData:
-    """Read the stage in which `view` is, beside the live model."""
+    store: Store, view: ReleaseView, live: ReleaseView, shadow_percent: float, active_minutes: float
+) -> StageTelemetry:
+    """Read the stage in which `view` is, beside the live release."""
     _, since = stage_entry(view)
-    percent = shadow_percent if view.stage is ReleaseState.SHADOW else float(view.exposure_percent)
-    salt = store.subject_salt
     dictations = _dictations(store, since - timedelta(minutes=active_minutes))
-    for model_version in (view.model_version, live_model):
-        dictations = _able(store, dictations, model_version)
-    arm_of = {
-        device: CANDIDATE if bucket(salt, view.release_id, device) < percent else CONTROL
-        for device in {d.device_id for d in dictations}
+    apps = {dictation.app_version for dictation in dictations}
+    views = release_views(store)
+    offered = {
+        app: newest_live(views, live, partial(_may_run, store, app)) for app in apps if _may_run(store, app, view)
     }
-    shadow = view.stage is ReleaseState.SHADOW
-    model_of = {CANDIDATE: live_model if shadow else view.model_version, CONTROL: live_model}
+    comparable = {app: usual for app, usual in offered.items() if usual is live}
+    percent = shadow_percent if view.stage is ReleaseState.SHADOW else float(view.exposure_percent)
+    return StageTelemetry(
+        offered=_stage_data(store, view, dictations, offered, since, percent),
+        comparable=_stage_data(store, view, dictations, comparable, since, percent),
+    )
+
+
+def _may_run(store: Store, app_version: str, view: ReleaseView) -> bool:
+    """False for an app that is too old; True where nobody knows what the release needs, so that its harm is seen."""
+    needed = needed_app(store, view)
+    return needed is None or not is_older(app_version, needed)
+
+
+def _stage_data(
+    store: Store,
+    view: ReleaseView,
+    dictations: Iterable[Dictation],
+    usual: Mapping[str, ReleaseView | None],
+    since: datetime,
+    percent: float,
+) -> StageData:
+    """Fold the dictations of the apps in `usual`, which names the release that each runs without the candidate."""
     arms: dict[str, list[Dictation]] = {CANDIDATE: [], CONTROL: []}
     expected: dict[str, set[str]] = {CANDIDATE: set(), CONTROL: set()}
     before: list[Dictation] = []
     heard: dict[str, datetime] = {}
+    shadow = view.stage is ReleaseState.SHADOW
+    models = {app: release.model_version if release else None for app, release in usual.items()}
+    arm_of = _arms(store, view, percent)
     for dictation in dictations:
-        arm = arm_of[dictation.device_id]
+        if dictation.app_version not in usual:
+            continue
+        arm, model = arm_of(dictation.device_id), models[dictation.app_version]
         if dictation.at <= since:
             expected[arm].add(dictation.device_id)
-            if dictation.model_version == live_model:
+            if dictation.model_version == model:
                 before.append(dictation)
             continue
         heard.setdefault(dictation.device_id, dictation.at)
         silent_twin = shadow and arm == CANDIDATE and dictation.shadow_model_version != view.model_version
-        if dictation.model_version == model_of[arm] and not silent_twin:
+        its_model = view.model_version if arm == CANDIDATE and not shadow else model
+        if dictation.model_version == its_model and not silent_twin:
             arms[arm].append(dictation)
     return StageData(
         since=since,
@@ -121,14 +162,10 @@ def read_stage(
     )
 
 
-def _able(store: Store, dictations: list[Dictation], model_version: str) -> list[Dictation]:
-    """Those of apps that run a model; all of them where nobody knows what it needs, so that harm is seen."""
-    bundle = find_bundle(store, model_version)
-    if bundle is None:
-        return dictations
-    needed = bundle.manifest.min_app_version
-    too_old = {app for app in {d.app_version for d in dictations} if is_older(app, needed)}
-    return [d for d in dictations if d.app_version not in too_old]
+def _arms(store: Store, view: ReleaseView, percent: float) -> Callable[[str], str]:
+    """The arm of a device, remembered: an HMAC for each dictation would be felt."""
+    salt = store.subject_salt
+    return cache(lambda device: CANDIDATE if bucket(salt, view.release_id, device) < percent else CONTROL)
 
 
 def by_device(dictations: Iterable[Dictation]) -> dict[str, list[Dictation]]:
@@ -160,7 +197,7 @@ def shadow_rate(dictations: Sequence[Dictation]) -> float:
 
 
 class LatencyReference:
-    """The live model's p95 real-time factor before the stage, by device class: fixed once the stage begins.
+    """The usual models' p95 real-time factor before the stage, by device class: fixed once the stage begins.
 
     Latency over the length of the clip, because long clips take long: against a p95 in milliseconds that some long
     clips set, a model could slow down eightfold on all others unseen. A class with few dictations takes the p95 of all;

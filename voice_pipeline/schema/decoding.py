@@ -16,10 +16,6 @@ class DecoderKind(StrEnum):
     BEAM = "beam"
 
 
-FIRST_APP: dict[DecoderKind, str] = {DecoderKind.GREEDY: "1.0.0", DecoderKind.BEAM: "1.4.0"}
-"""The first app version whose device client decodes so: clients before 1.4.0 do not read `decoder.json`."""
-
-
 class Decoding(Record):
     """Greedy, or a beam search that is kept where it beats greedy on the dev speakers.
 

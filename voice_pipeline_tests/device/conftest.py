@@ -96,7 +96,7 @@ class _Handler(SimpleHTTPRequestHandler):
 def publisher(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, dict[str, BundleManifest]]:
     """Three signed bundles; the third needs a newer app."""
     settings = load_settings(tmp_path_factory.mktemp("publisher"))
-    manifests = {version: sign_small_bundle(settings, version, seed) for seed, version in enumerate((V1, V2))}
+    manifests = {v: sign_small_bundle(settings, v, seed, min_app="1.0.0") for seed, v in enumerate((V1, V2))}
     manifests[V3] = sign_small_bundle(settings, V3, 2, min_app="9.0.0")
     return settings, manifests
 

@@ -42,7 +42,7 @@ def test_edge_without_a_release_assigns_no_model_and_the_device_goes_on(client: 
 
 
 def test_bundle_travels_over_the_edges_update_repository(store: Store, client: DeviceClient, tmp_path: Path) -> None:
-    manifest = sign_small_bundle(store.settings, V1, seed=0)
+    manifest = sign_small_bundle(store.settings, V1, seed=0, min_app="1.0.0")
     UpdateRepository(store.settings, store.now()).publish(store.settings.bundles / V1, manifest)
     assigned = DeviceAssignment(model_version=V1, bundle_digest=manifest.digest)
     AssignmentFile(tmp_path / "device" / "assignment.json").keep(assigned, store.now())

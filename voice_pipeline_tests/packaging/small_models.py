@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from voice_pipeline.packaging.bundle import first_app
+from voice_pipeline.packaging.app_versions import first_app
 from voice_pipeline.packaging.export import OPSET, onnx_bytes
 from voice_pipeline.packaging.golden import golden_vectors
 from voice_pipeline.packaging.graph import ort_bytes
@@ -152,7 +152,7 @@ def sign_small_bundle(
 ) -> BundleManifest:
     """A signed bundle folder under `settings.bundles` whose network is a small float one; greedy without `decoder`.
 
-    It demands the app that its decoder does, or `min_app`.
+    It demands the app that its files do, or `min_app`.
     """
     folder = settings.bundles / model_version
     folder.mkdir(parents=True)

@@ -6,16 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from voice_pipeline.device.recogniser import numbers
 from voice_pipeline.evaluation.artifacts import FLOAT, INT8, artifact_of, bundle_artifact, open_recogniser, report_for
 from voice_pipeline.evaluation.report import reported_artifact
 from voice_pipeline.evaluation.suites import current_suite
-from voice_pipeline.fleet.scenario import APP_VERSION
-from voice_pipeline.packaging.bundle import build_bundle, decoder_files, first_app
+from voice_pipeline.packaging.app_versions import first_app
+from voice_pipeline.packaging.bundle import build_bundle, decoder_files
 from voice_pipeline.packaging.errors import MissingInputError
 from voice_pipeline.packaging.export import export
 from voice_pipeline.packaging.quantise import quantise
-from voice_pipeline.schema.decoding import FIRST_APP, DecoderKind, Decoding
+from voice_pipeline.schema.decoding import DecoderKind, Decoding
 from voice_pipeline.speech.audio import decode
 from voice_pipeline.speech.decoder import ARPA, DECODER
 from voice_pipeline.store.store import Store
@@ -43,22 +42,12 @@ def test_a_bundle_carries_the_decoder_and_is_judged_with_it(dataset_home: tuple[
     manifest = build_bundle(store, model)
     folder = store.settings.bundles / model
     assert {DECODER, ARPA} <= {file.path for file in manifest.files}
-    assert manifest.min_app_version == FIRST_APP[DecoderKind.BEAM]
-    assert numbers(manifest.min_app_version) > numbers(FIRST_APP[DecoderKind.GREEDY])
-    assert numbers(APP_VERSION) >= numbers(manifest.min_app_version), "simulated devices have the client of this code"
+    assert manifest.min_app_version == first_app(folder) == "1.4.0"
     artifact = bundle_artifact(folder)
     assert reported_artifact(store, model, INT8, current_suite(store).digest) == artifact.sha256
     recogniser = open_recogniser(artifact)
     for vector in manifest.golden:
         assert recogniser.transcribe(decode((folder / vector.path).read_bytes())).text == vector.text
-
-
-def test_a_bundle_whose_search_was_not_kept_runs_on_the_first_app(tmp_path: Path) -> None:
-    for name, data in {DECODER: b'{"kind": "greedy"}', ARPA: b"left over"}.items():
-        (tmp_path / name).write_bytes(data)
-    assert first_app(tmp_path) == "1.0.0"
-    (tmp_path / DECODER).unlink()
-    assert first_app(tmp_path) == "1.0.0"
 
 
 def test_a_report_of_another_decoder_is_not_taken_for_this_one(dataset_home: tuple[Store, str]) -> None:

@@ -11,6 +11,7 @@ from voice_pipeline.evaluation.report import find_report
 from voice_pipeline.release.errors import MissingEvidenceError
 from voice_pipeline.release.evidence import GATES, find_bundle, gate_problems, published_bundle, stored_verdicts
 from voice_pipeline.release.gates import gather, judge, slices_heard
+from voice_pipeline.release.machine import NEXT_STAGE
 from voice_pipeline.schema.clip import DeviceClass
 from voice_pipeline.schema.device_lab import DeviceLabReport
 from voice_pipeline.schema.release import Outcome, Verdict
@@ -19,6 +20,7 @@ from voice_pipeline.schema.release_policy import DownloadGate
 from voice_pipeline.schema.training import Preset
 from voice_pipeline.store.releases import live
 from voice_pipeline.store.tables import verdicts
+from voice_pipeline_tests.release.test_controller import in_stage
 from voice_pipeline_tests.release.world import World
 
 
@@ -54,6 +56,7 @@ def test_what_a_device_fetches_is_counted_to_the_last_file(small: World) -> None
     evidence = gather(small.store, bundle, None)
     beside = [bundle.folder / "manifest.json", bundle.folder.with_name(f"{model}.sig")]
     assert evidence.download_bytes == 1_300_000 + sum(path.stat().st_size for path in beside)
+    assert evidence.largest == (("model.onnx", 1_000_000), ("lm.arpa", 300_000))
     limits = {Preset.TINY: evidence.download_bytes}
     gates = small.policy.gates.model_copy(update={"download": DownloadGate(max_bytes=limits)})
     judged = judge(evidence, gates)["download"]
@@ -236,3 +239,27 @@ def test_slices_that_only_hearing_tells_are_held_to_the_margin_too(small: World)
     verdict = judge(evidence, small.policy.gates)["slice_margins"]
     assert verdict.outcome is Outcome.FAIL
     assert "worst is snr:poor" in verdict.detail
+
+
+@pytest.mark.parametrize("state", [S.SHADOW, S.CANARY_25])
+def test_a_release_that_rolls_out_when_a_gate_is_added_goes_on_once_it_is_judged_again(
+    small: World, monkeypatch: pytest.MonkeyPatch, state: S
+) -> None:
+    with monkeypatch.context() as before:
+        for module in ("evidence", "gates"):
+            before.setattr(
+                f"voice_pipeline.release.{module}.GATES", tuple(gate for gate in GATES if gate != "download")
+            )
+        model = in_stage(small, state)
+    small.report()
+    small.settle()
+    waiting = small.view(model)
+    assert waiting.state is state
+    small.register(model)
+    assert small.view(model) == waiting
+    assert "download" in stored_verdicts(small.store, waiting.bundle_digest, small.policy.digest)
+    lines = len(small.store.ledger.lines(kind="verdict"))
+    small.register(model)
+    assert len(small.store.ledger.lines(kind="verdict")) == lines, "judged once"
+    small.settle()
+    assert small.view(model).state is NEXT_STAGE[state]

@@ -7,7 +7,7 @@ made up, because no test here is about speech.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -249,12 +249,13 @@ def _slice(name: str, members: Sequence[tuple[str, str, str, int, int]]) -> Slic
 @dataclass
 class Behaviour:
     """How a model does on devices: share of words corrected, latency on a clip of two seconds (others in proportion),
-    crash share; `silent` devices report nothing.
+    crash share, on some apps another; `silent` devices report nothing.
     """
 
     correction: float = 0.2
     latency_ms: float = 20.0
     crash: float = 0.0
+    crash_on: Mapping[str, float] = field(default_factory=dict)
     silent: bool = False
 
 
@@ -359,7 +360,7 @@ class World:
                     "confidence": 0.8,
                     "latency_ms": how.latency_ms * duration_s / 2 * rng.lognormal(0, 0.1),
                     "duration_s": duration_s,
-                    "crashed": bool(rng.random() < how.crash),
+                    "crashed": bool(rng.random() < how.crash_on.get(self.app(number), how.crash)),
                     **silent_twin,
                 }
             )
