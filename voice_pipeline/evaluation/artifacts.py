@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ from voice_pipeline.evaluation.report import (
     reported_artifact,
     store_report,
 )
-from voice_pipeline.evaluation.suites import suite_clips
+from voice_pipeline.evaluation.suites import SuiteClip, suite_clips
 from voice_pipeline.evaluation.wakewords import suite_wake_words
 from voice_pipeline.schema.dataset import EvalSuite
 from voice_pipeline.schema.evaluation_policy import load_evaluation_policy
@@ -29,7 +30,9 @@ from voice_pipeline.schema.training import EvaluationReport
 from voice_pipeline.store.store import Store
 
 if TYPE_CHECKING:
-    from voice_pipeline.speech.recogniser import OnnxRecogniser, TorchRecogniser
+    from voice_pipeline.speech.recogniser import OnnxRecogniser, Recognition, TorchRecogniser
+
+    Told = Callable[[SuiteClip, Recognition], None]
 
 FLOAT, INT8 = "float", "int8"
 NETWORK = {FLOAT: "model.pt", INT8: "model.onnx"}
@@ -110,18 +113,26 @@ def open_recogniser(artifact: Artifact) -> OnnxRecogniser | TorchRecogniser:
         ) from error
 
 
-def report_for(store: Store, model_version: str, variant: str, suite: EvalSuite) -> EvaluationReport:
+def tell_nobody(clip: SuiteClip, heard: Recognition) -> None:
+    """Who only wants the report asks for no answers."""
+
+
+def report_for(
+    store: Store, model_version: str, variant: str, suite: EvalSuite, told: Told = tell_nobody
+) -> EvaluationReport:
     """`report_on` of the artifact of a trained or packaged model.
 
     Raises:
         EvaluationError: the artifact is missing or the suite is empty.
         PolicyError: `policy/evaluation.yaml` is not valid.
     """
-    return report_on(store, artifact_of(store, model_version, variant), suite)
+    return report_on(store, artifact_of(store, model_version, variant), suite, told)
 
 
-def report_on(store: Store, artifact: Artifact, suite: EvalSuite) -> EvaluationReport:
+def report_on(store: Store, artifact: Artifact, suite: EvalSuite, told: Told = tell_nobody) -> EvaluationReport:
     """How `artifact` does on `suite`: the stored report of these bytes under this policy, else a new one, stored.
+
+    `told` gets every clip with its answer, if they are heard now.
 
     Raises:
         EvaluationError: the artifact cannot be loaded or the suite is empty.
@@ -134,7 +145,7 @@ def report_on(store: Store, artifact: Artifact, suite: EvalSuite) -> EvaluationR
         return stored
     subject = Subject(artifact.model_version, artifact.variant, suite.suite_id, suite.digest)
     recogniser = open_recogniser(artifact)
-    report = evaluate(recogniser, suite_clips(store, suite), subject, store.now())
+    report = evaluate(recogniser, suite_clips(store, suite), subject, store.now(), told=told)
     wake_words = suite_wake_words(store, recogniser, suite, policy.wake_words)
     report = report.model_copy(update={"wake_words": wake_words, "policy_digest": policy.digest})
     store_report(store, report, artifact.sha256)

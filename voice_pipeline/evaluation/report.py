@@ -8,10 +8,10 @@ two artifacts can be compared in pairs later (`evaluation.paired`) without heari
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from sqlalchemy import RowMapping, select
 
@@ -45,10 +45,14 @@ class Heard(Protocol):
     def latency_ms(self) -> float: ...
 
 
-class Recogniser(Protocol):
+Answer = TypeVar("Answer", bound=Heard)
+AnswerOf = TypeVar("AnswerOf", bound=Heard, covariant=True)
+
+
+class Recogniser(Protocol[AnswerOf]):
     """Anything that turns samples (float32 mono in [-1, 1], 16 kHz) into text."""
 
-    def transcribe(self, samples: Samples, /) -> Heard: ...
+    def transcribe(self, samples: Samples, /) -> AnswerOf: ...
 
 
 @dataclass(frozen=True)
@@ -76,17 +80,18 @@ class Scored:
 
 
 def evaluate(
-    recogniser: Recogniser,
+    recogniser: Recogniser[Answer],
     clips: Iterable[SuiteClip],
     subject: Subject,
     created_at: datetime,
     resamples: int = RESAMPLES,
     word_speakers: int = MIN_SPEAKERS,
+    told: Callable[[SuiteClip, Answer], None] = lambda clip, heard: None,
 ) -> EvaluationReport:
     """Let `recogniser` hear every clip and report its errors by slice.
 
     Clips are consumed one by one: memory does not grow with the audio. Worst words are those that at least
-    `word_speakers` people said.
+    `word_speakers` people said. `told` gets every clip with its answer: a report keeps only what WER and CER need.
 
     Raises:
         EmptySuiteError: no clip, or no word in any reference.
@@ -98,6 +103,7 @@ def evaluate(
     compared: list[Formatting] = []
     for clip in clips:
         heard = recogniser.transcribe(clip.samples)
+        told(clip, heard)
         result = score(clip.text, heard.text)
         compared.append(formatting(clip.text, heard.text))
         pairs = tuple(align_words(clip.text, heard.text))

@@ -4,15 +4,19 @@ Candidates, in the order in which devices would like them:
 - `static-qdq`: weights and activations int8 (QDQ, weights per channel, ranges from calibration clips of the training
   split);
 - `static-qdq-pointwise`: the same, depthwise convolutions left in float;
-- `weights-only`: int8 weights, float arithmetic. As good as float, small, but not faster.
+- `weights-only`: int8 weights, float arithmetic. Nearest to float, small, but not faster.
 The Fourier convolution, the logarithm and the squeeze-and-excitation stay in float in all of them: their ranges span
 orders of magnitude, and eight bits ruin them (Nagel et al., "A White Paper on Neural Network Quantization", 2021,
 §2.4).
 
-Nearly all that int8 costs comes from rounding activations, a little in every layer. So in the static candidates
+Rounding activations costs more than rounding weights, which have a step size per channel. So in the static candidates
 channels are first made alike (`equalisation`), a convolution and its ReLU share one range, of the ReLU, and the sums of
-residual blocks are added up in float. On AN4 that leaves a third of the divergence from the float network's answers, at
-the same speed. Measured there and of no (further) use: bias correction, clipped ranges, seven-bit weights.
+residual blocks are added up in float.
+
+Weights take all of eight bits, activations are unsigned (U8S8). A limit of that: x86 CPUs without VNNI add such
+products in pairs in 16 bits, where they may saturate, and answers may change; CPUs with VNNI and Arm's do not (ONNX
+Runtime's documentation, "Quantize ONNX Models"). Seven-bit weights (`reduce_range`) would avoid it, with steps twice as
+wide on every CPU; ONNX Runtime's session option `session.x64quantprecision` is meant for those CPUs alone.
 
 The first candidate wins whose development WER is above the best one by no more than one word error or by
 `TOLERATED` of it, whichever is more; all are recorded. (One word in hundreds is less than chance moves; a fixed margin
@@ -48,7 +52,7 @@ if TYPE_CHECKING:
     from voice_pipeline.speech.tokenizer import CharTokenizer
 
 CALIBRATION_CLIPS = 256
-"""Activation ranges of convolutions settle from about 200 clips on, where these are spread over strata."""
+"""At most so many, spread over strata: ranges are of what is loudest, and every kind of clip should have its say."""
 DEVELOPMENT_CLIPS = 80
 TOLERATED = 0.02
 """Share of the best WER by which a candidate that devices like better may be worse, where that is over one word."""

@@ -95,7 +95,7 @@ def _confidence(card: ModelCard) -> list[str]:
         (
             card.confidence_held_out,
             f"On suite {card.confidence_held_out.get('suite')}, held out",
-            "on whom nothing was fitted or chosen",
+            "whom this model was neither trained nor fitted on",
         ),
     )
     return [

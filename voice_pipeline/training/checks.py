@@ -83,3 +83,12 @@ def confidence_is_calibrated(context: AssetCheckExecutionContext, store: Resourc
 def slices_have_speakers(context: AssetCheckExecutionContext, store: ResourceParam[Store]) -> AssetCheckResult:
     findings = verdicts.check_slices(store, context.partition_key, read_policy(store).alarms)
     return _result(findings, AssetCheckSeverity.WARN)
+
+
+@asset_check(
+    asset="evaluation_report",
+    description="Confidence holds for people it was not fitted on: calibration error on the suite below the alarm.",
+)
+def confidence_holds_on_suite(context: AssetCheckExecutionContext, store: ResourceParam[Store]) -> AssetCheckResult:
+    findings = verdicts.check_held_out(store, context.partition_key, read_policy(store).alarms)
+    return _result(findings, AssetCheckSeverity.WARN)

@@ -8,8 +8,8 @@ function that also fills the feature view. `feature_skew` tells how far frame an
 
 The strength of the prior is chosen by log loss on held-out speakers (`confidence_fit`). The judgement is out of fold by
 speaker, the strength chosen again inside each fold (nested), and on clips heard as recorded. Test speakers decide
-nothing: `judge_on_suite` hears them once everything is fixed, and keeps what it found beside the model, where card and
-MLflow read it (`read_held_out`).
+nothing: they are heard once everything is fixed, by the evaluation (`SuiteAnswers`) or else by `judge_on_suite`, and
+what was found is kept beside the model, where card, check and MLflow read it (`read_held_out`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,10 +25,17 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import update
 
-from voice_pipeline.evaluation.artifacts import CONFIDENCE, FLOAT, artifact_of, checkpoint_folder, open_recogniser
+from voice_pipeline.evaluation.artifacts import (
+    CONFIDENCE,
+    FLOAT,
+    Artifact,
+    artifact_of,
+    checkpoint_folder,
+    open_recogniser,
+)
 from voice_pipeline.evaluation.errors import EmptySuiteError, UnknownArtifactError
 from voice_pipeline.evaluation.noises import Noise, noise_bank
-from voice_pipeline.evaluation.suites import CLEAN, played, snr_of, suite_clips
+from voice_pipeline.evaluation.suites import CLEAN, SuiteClip, played, snr_of, suite_clips
 from voice_pipeline.schema.canonical import canonical_json, sha256_bytes
 from voice_pipeline.schema.dataset import EvalSuite, Split
 from voice_pipeline.stats.confidence import ConfidenceJudgement, judge_confidence
@@ -85,7 +92,8 @@ class Calibration(ConfidenceJudgement):
 
 @dataclass(frozen=True)
 class HeldOut(ConfidenceJudgement):
-    """The judgement on a frozen suite's clips as recorded, of speakers on whom nothing was fitted or chosen.
+    """The judgement on a frozen suite's clips as recorded, of speakers whom this model was neither trained nor
+    fitted on (a parent that it began from may have been let through by figures of the same people).
 
     Attributes:
         suite, suite_digest: id and digest of the suite.
@@ -168,42 +176,73 @@ def read_calibration(folder: Path) -> Calibration | None:
 
 
 def judge_on_suite(store: Store, model_version: str, suite: EvalSuite) -> HeldOut:
-    """The fitted confidence of a float network on a frozen suite's clips as recorded, whose speakers nothing was chosen
-    on; kept in the checkpoint folder. (The int8 network is made after this judgement: devices' own corrections tell how
-    well its confidence holds.)
+    """The fitted confidence of a float network on a frozen suite's clips as recorded, whose speakers it was not fitted
+    on; kept in the checkpoint folder. Where this very model was judged on it before, that is found and nothing heard.
+    (The int8 network is made after this judgement: devices' own corrections tell how well its confidence holds.)
 
     Raises:
         UnknownArtifactError: the model has no checkpoint.
         NothingToJudgeError: it has no fitted confidence.
         EmptySuiteError: no clip of the suite is left.
     """
-    from voice_pipeline.speech.scoring import score
-
-    artifact = artifact_of(store, model_version, FLOAT)
-    confidence = _fitted_sha256(artifact.folder)
-    if confidence is None:
+    known = read_held_out(store, model_version)
+    if known is not None and known.suite_digest == suite.digest:
+        return known
+    answers = SuiteAnswers.of(store, model_version, suite)
+    if answers is None:
         raise NothingToJudgeError(f"model {model_version} has no {CONFIDENCE}; materialise confidence_model first")
-    recogniser = open_recogniser(artifact)
-    rows = []
+    recogniser = open_recogniser(answers.artifact)
     for clip in suite_clips(store, suite.model_copy(update={"conditions": (CLEAN,)})):
-        heard = recogniser.transcribe(clip.samples)
-        result = score(clip.text, heard.text)
-        rows.append((heard.confidence, heard.text == clip.text, result.errors, result.words, clip.speaker))
-    if not rows:  # the keys were destroyed after the manifest was read
+        answers.add(clip, recogniser.transcribe(clip.samples))
+    if not answers.clips:  # the keys were destroyed after the manifest was read
         raise EmptySuiteError(
             f"suite {suite.name} has no clip left in {suite.dataset_version} to judge confidence on; freeze a new one"
         )
-    confidences, right, errors, words, speakers = zip(*rows, strict=True)
-    judged = judge_confidence(confidences, right, errors, words, speakers)
-    held_out = HeldOut(
-        **asdict(judged),
-        suite=suite.suite_id,
-        suite_digest=suite.digest,
-        artifact_sha256=artifact.sha256,
-        confidence_sha256=confidence,
-    )
-    write_atomically(artifact.folder / HELD_OUT, canonical_json(asdict(held_out)))
-    return held_out
+    return answers.judge()
+
+
+@dataclass(frozen=True)
+class SuiteAnswers:
+    """What a float network with its fitted confidence answers to a suite's clips as recorded. Its evaluation gathers
+    them, so that nobody need hear the suite again to judge the confidence.
+
+    Attributes:
+        confidence_sha256: the confidence model as it was before the first clip was heard.
+        clips: of each clip confidence, whether it was entirely right, word errors, words and speaker.
+    """
+
+    suite: EvalSuite
+    artifact: Artifact
+    confidence_sha256: str
+    clips: list[tuple[float, bool, int, int, str]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, store: Store, model_version: str, suite: EvalSuite) -> SuiteAnswers | None:
+        """No answer yet; None where no confidence is fitted. Raises `UnknownArtifactError`: there is no checkpoint."""
+        artifact = artifact_of(store, model_version, FLOAT)
+        confidence = _fitted_sha256(artifact.folder)
+        return None if confidence is None else cls(suite, artifact, confidence)
+
+    def add(self, clip: SuiteClip, heard: Recognition) -> None:
+        """One more answer; one to a clip that was played in noise does not count."""
+        from voice_pipeline.speech.scoring import score
+
+        if clip.condition == CLEAN:
+            result = score(clip.text, heard.text)
+            self.clips.append((heard.confidence, heard.text == clip.text, result.errors, result.words, clip.speaker))
+
+    def judge(self) -> HeldOut:
+        """Judge the answers, of which there is at least one, and keep the judgement beside the model."""
+        confidences, right, errors, words, speakers = zip(*self.clips, strict=True)
+        held_out = HeldOut(
+            **asdict(judge_confidence(confidences, right, errors, words, speakers)),
+            suite=self.suite.suite_id,
+            suite_digest=self.suite.digest,
+            artifact_sha256=self.artifact.sha256,
+            confidence_sha256=self.confidence_sha256,
+        )
+        write_atomically(self.artifact.folder / HELD_OUT, canonical_json(asdict(held_out)))
+        return held_out
 
 
 def read_held_out(store: Store, model_version: str) -> HeldOut | None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import select, update
 
-from voice_pipeline.evaluation.artifacts import CONFIDENCE, FLOAT, checkpoint_folder, report_for
+from voice_pipeline.evaluation.artifacts import CONFIDENCE, FLOAT, checkpoint_folder, report_for, tell_nobody
 from voice_pipeline.evaluation.suites import current_suite
 from voice_pipeline.schema.canonical import sha256_bytes
 from voice_pipeline.schema.training import EvaluationReport
@@ -33,6 +33,7 @@ from voice_pipeline.training.confidence import (
     RISK_COVERAGE,
     CalibratedModel,
     HeldOut,
+    SuiteAnswers,
     fit_confidence,
     judge_on_suite,
     read_calibration,
@@ -234,7 +235,8 @@ def calibrate_model(store: Store, model_version: str) -> CalibratedModel:
 
 
 def judge_calibration(store: Store, model_version: str) -> HeldOut:
-    """Judge the fitted confidence on the newest frozen suite, whose speakers it was not fitted on, and log it.
+    """Judge the fitted confidence on the newest frozen suite, whose speakers it was not fitted on, and log it; after
+    `evaluate_model` nothing is heard for it.
 
     Raises:
         NotTrainedError, NothingToJudgeError: there is no network, or no fitted confidence.
@@ -270,7 +272,10 @@ def describe_model(store: Store, model_version: str) -> Path:
 
 def _assess(store: Store, model_version: str) -> Assessment:
     suite = current_suite(store)
-    report = report_for(store, model_version, FLOAT, suite)
+    answers = SuiteAnswers.of(store, model_version, suite)
+    report = report_for(store, model_version, FLOAT, suite, answers.add if answers else tell_nobody)
+    if answers and answers.clips:
+        answers.judge()
     return assess(store, report, suite, read_policy(store).alarms.slice_minimum)
 
 

@@ -14,7 +14,7 @@ from voice_pipeline.speech.errors import SpeechError
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import models
 from voice_pipeline.training.checkpoints import checkpoint_digest
-from voice_pipeline.training.confidence import read_calibration
+from voice_pipeline.training.confidence import read_calibration, read_held_out
 from voice_pipeline.training.errors import TrainingError
 from voice_pipeline.training.preflight import Finding
 from voice_pipeline.training.readiness import planned_spec
@@ -70,6 +70,24 @@ def check_calibration(store: Store, model_version: str, alarms: Alarms) -> list[
             f"{error:.3f}, alarm at {alarms.calibration_error:g}; AUC {calibration.auc:.3f}",
         ),
         Finding("feature skew", skew <= LARGEST_SKEW, f"features served and measured differ by at most {skew:.2g}"),
+    ]
+
+
+def check_held_out(store: Store, model_version: str, alarms: Alarms) -> list[Finding]:
+    """The confidence is calibrated on the newest suite too, whose speakers it was not fitted on."""
+    suite, held_out = current_suite(store), read_held_out(store, model_version)
+    if held_out is None or held_out.suite_digest != suite.digest:
+        there = "of this model as it is" if held_out is None else f"on {suite.suite_id}, only on {held_out.suite}"
+        return [Finding("held-out confidence", False, f"no judgement {there}; materialise evaluation_report")]
+    error = held_out.sweep_calibration_error
+    return [
+        Finding(
+            "held-out calibration error",
+            error <= alarms.calibration_error,
+            f"{error:.3f} on {held_out.clips} clips of {held_out.speakers} speakers ({held_out.suite}), alarm at "
+            f"{alarms.calibration_error:g}; over ten bins {held_out.expected_calibration_error:.3f}, of which "
+            f"{held_out.calibration_error_by_chance:.3f} by chance",
+        )
     ]
 
 

@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from voice_pipeline.packaging import quantise as quantising
 from voice_pipeline.packaging.errors import MissingInputError, QuantisationError
 from voice_pipeline.packaging.export import onnx_bytes
-from voice_pipeline.packaging.graph import quantisable_nodes, symmetric_int8
+from voice_pipeline.packaging.graph import ort_bytes, quantisable_nodes, symmetric_int8
 from voice_pipeline.packaging.quantise import (
     TOLERATED,
     Candidate,
@@ -25,6 +25,13 @@ from voice_pipeline.packaging.quantise import (
     quantised,
     words_of,
 )
+from voice_pipeline.schema.alphabet import CASED_PUNCTUATED
+from voice_pipeline.schema.policy_file import load_policy
+from voice_pipeline.schema.release_policy import ReleasePolicy
+from voice_pipeline.schema.training import Preset
+from voice_pipeline.settings import PROJECT_ROOT
+from voice_pipeline.speech.shape import preset
+from voice_pipeline.speech.tokenizer import CharTokenizer
 from voice_pipeline.store.store import Store
 from voice_pipeline_tests.packaging.conftest import MODEL, PackagedHome
 from voice_pipeline_tests.packaging.small_models import network
@@ -102,6 +109,33 @@ def test_every_candidate_runs_and_stays_near_the_float_graph(candidates: dict[st
     for name, answer in answers.items():
         assert np.abs(answer - answers["float"]).mean() < 0.2, name
     assert list(answers) == ["float", "static-qdq", "static-qdq-pointwise", "weights-only"]
+
+
+def test_rounding_weights_costs_less_than_rounding_activations_too(candidates: dict[str, Path]) -> None:
+    import onnxruntime
+
+    random = np.random.default_rng(1)
+    sounds = [random.normal(0, 0.1, (1, 12_000)).astype(np.float32) for _ in range(4)]
+    sessions = {name: onnxruntime.InferenceSession(str(path)) for name, path in candidates.items()}
+    answers = {
+        name: np.stack([session.run(None, {"waveform": sound})[0] for sound in sounds])
+        for name, session in sessions.items()
+    }
+    away = {name: np.abs(answer - answers["float"]).mean() for name, answer in answers.items()}
+    assert 0 < away["weights-only"] < away["static-qdq"] / 2, away
+
+
+def test_an_untrained_tiny_network_with_capitals_and_marks_is_within_its_limit_in_every_form(tmp_path: Path) -> None:
+    policy = load_policy(PROJECT_ROOT / "policy" / "release.yaml", ReleasePolicy)
+    limit = policy.gates.size.max_bytes[Preset.TINY]
+    shape = preset(Preset.TINY, CharTokenizer(CASED_PUNCTUATED).size)
+    (tmp_path / "float.onnx").write_bytes(onnx_bytes(network(0, shape)))
+    clip = Heard("", np.random.default_rng(0).normal(0, 0.1, 8_000).astype(np.float32))
+    made = make_candidates(tmp_path / "float.onnx", [clip], tmp_path)
+    assert made.pop("float").stat().st_size > limit, "four bytes a weight are too many: int8 is what makes it fit"
+    sizes = {name: (path.stat().st_size, len(ort_bytes(path))) for name, path in made.items()}
+    assert all(max(forms) <= limit for forms in sizes.values()), sizes
+    assert len(sizes) == 3
 
 
 def test_int8_weights_are_stored_as_int8(candidates: dict[str, Path]) -> None:

@@ -90,6 +90,7 @@ def test_limits_are_found_in_the_figures(labelled: Store, plan: Plan, assessment
     assert "phone_low, phone_mid, phone_high, laptop: the times given there are this host's" in found
     assert "not calibrated on speakers it never heard" in found
     assert "no punctuation and casing" in found
+    assert "x86 CPUs without VNNI" in found
     plenty = Assessment(**{**assessment.__dict__, "minimum": SliceMinimum(clips=1, speakers=1, words=1)})
     assert "Too little was heard" not in "\n".join(build_card(labelled, plan, plenty, None, None).limits)
 
@@ -205,7 +206,10 @@ def test_the_confidence_on_dev_and_on_the_suite_are_told_apart(
         "On dev speakers, out of fold\n\n17 clips as recorded, of 5 speakers, whom it was fitted on"
     )
     assert "sweep calibration error: 0.125" in on_dev
-    assert on_suite.startswith("On suite core-v1, held out\n\n130 clips as recorded, of 10 speakers, on whom nothing")
+    assert on_suite.startswith(
+        "On suite core-v1, held out\n\n130 clips as recorded, of 10 speakers, "
+        "whom this model was neither trained nor fitted on."
+    )
     assert "sweep calibration error: 0.375" in on_suite
     assert f"suite digest: {'a' * 64}" in on_suite
     assert "0.375" not in on_dev

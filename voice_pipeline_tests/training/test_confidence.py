@@ -18,8 +18,9 @@ from voice_pipeline.evaluation.suites import CLEAN, current_suite
 from voice_pipeline.features.frames import build_frame
 from voice_pipeline.schema.dataset import ManifestRow
 from voice_pipeline.schema.retrain_policy import Alarms
+from voice_pipeline.speech.audio import Samples
 from voice_pipeline.speech.confidence import FEATURES, INPUT_NAMES, ConfidenceModel
-from voice_pipeline.speech.recogniser import TorchRecogniser
+from voice_pipeline.speech.recogniser import Recognition, TorchRecogniser
 from voice_pipeline.speech.tokenizer import CharTokenizer
 from voice_pipeline.store import manifest
 from voice_pipeline.store.errors import MissingFrameError
@@ -28,7 +29,7 @@ from voice_pipeline.store.manifest import manifest_rows, read_manifest
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import clip_features, models, training_frames
 from voice_pipeline.training import confidence as fitting
-from voice_pipeline.training import data
+from voice_pipeline.training import data, stages
 from voice_pipeline.training.confidence import (
     CONDITIONS,
     HELD_OUT,
@@ -208,6 +209,55 @@ def test_the_suite_is_judged_on_its_recordings_as_they_are(trained: tuple[Store,
     assert (judged.clips, judged.speakers) == (clean.clips, clean.speakers)
     assert judged.wer == pytest.approx(clean.wer.value)
     assert judged.right_share == 0, "an untrained network hears nothing right"
+
+
+@pytest.fixture
+def heard(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The length of every sound that a float network hears."""
+    lengths: list[int] = []
+    honest = TorchRecogniser.transcribe
+
+    def transcribe(recogniser: TorchRecogniser, samples: Samples) -> Recognition:
+        lengths.append(len(samples))
+        return honest(recogniser, samples)
+
+    monkeypatch.setattr(TorchRecogniser, "transcribe", transcribe)
+    return lengths
+
+
+def test_a_suite_is_heard_once_for_report_and_judgement(trained: tuple[Store, str], heard: list[int]) -> None:
+    store, version = trained
+    fit_confidence(store, VERSION, version)
+    suite = current_suite(store)
+    of_its_own_hearing = judge_on_suite(store, VERSION, suite)
+    (checkpoint_folder(store, VERSION) / HELD_OUT).unlink()
+    heard.clear()
+    stages._assess(store, VERSION)
+    assert len(heard) == len(suite.conditions) * len(suite.clip_ids)
+    heard.clear()
+    assert read_held_out(store, VERSION) == of_its_own_hearing
+    assert judge_on_suite(store, VERSION, suite) == of_its_own_hearing
+    stages._assess(store, VERSION)
+    assert heard == []
+
+
+def test_what_is_not_of_this_suite_and_this_model_is_heard_again(trained: tuple[Store, str], heard: list[int]) -> None:
+    store, version = trained
+    fit_confidence(store, VERSION, version)
+    suite = current_suite(store)
+    judge_on_suite(store, VERSION, suite)
+    heard.clear()
+    another = suite.model_copy(update={"suite_id": "another-v1", "digest": "f" * 64})
+    assert judge_on_suite(store, VERSION, another).suite_digest == "f" * 64
+    assert len(heard) == len(suite.clip_ids)
+    stages._assess(store, VERSION)
+    heard.clear()
+    fitted = checkpoint_folder(store, VERSION) / "confidence.json"
+    fitted.write_bytes(fitted.read_bytes() + b" ")
+    stages._assess(store, VERSION)
+    assert heard == [], "the report is of the network, which is the same"
+    assert judge_on_suite(store, VERSION, suite) == read_held_out(store, VERSION)
+    assert len(heard) == len(suite.clip_ids), "as recorded alone"
 
 
 def test_a_judgement_on_the_suite_is_kept_for_as_long_as_the_model_is_what_was_judged(

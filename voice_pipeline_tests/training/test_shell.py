@@ -124,6 +124,7 @@ def test_plan_weights_confidence_report_and_card_come_out_of_one_run(labelled: S
         "network_learnt",
         "confidence_is_calibrated",
         "slices_have_speakers",
+        "confidence_holds_on_suite",
     }
     for name in ("data_may_be_used", "machine_is_ready", "weights_are_sound"):
         assert evaluations[name].passed
