@@ -82,8 +82,8 @@ class Draw:
 
 
 class Augmenter:
-    """Turns utterances into training examples. All but the masks is done before the mel power is taken: tempo and vocal
-    tract made by interpolating mel bands blur every example.
+    """Turns utterances into training examples. All but the masks is done to the waveform or in taking its mel power:
+    tempo and vocal tract made by interpolating mel bands blur every example.
 
     Args:
         utterances: the training split.
