@@ -1,5 +1,6 @@
 """`voice-pipeline published`: the comparison with published results on AN4."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,9 @@ def published(
     home: Home = None,
 ) -> None:
     """Train profile `full` on AN4's official split and print the table; seeds that are trained already are reused."""
+    from voice_pipeline.training.environment import ONE_BLAS_THREAD
+
+    os.environ.update({**ONE_BLAS_THREAD, **os.environ})
     from voice_pipeline.published.table import SEEDS, as_markdown, compare
 
     results = compare(open_store(home), corpus, seed or SEEDS, lambda line: typer.echo(line, err=True))

@@ -8,6 +8,7 @@ PARAMETERS are the hyperparameters as JSON; of the run they plan only the first 
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from voice_pipeline.published.recipe import spec_of
 from voice_pipeline.schema.base import Record
 from voice_pipeline.schema.training import Hyperparameters
 from voice_pipeline.speech.audio import SAMPLE_RATE
+from voice_pipeline.training.environment import ONE_BLAS_THREAD
 
 
 class Throughput(Record):
@@ -39,7 +41,9 @@ def measure_throughput(corpus: Path, copies: int, epochs: int, hyperparameters: 
         PublishedError: the training failed; its last line says why.
     """
     command = [sys.executable, "-m", "voice_pipeline.published.throughput", str(corpus), str(copies), str(epochs)]
-    done = subprocess.run([*command, hyperparameters.model_dump_json()], capture_output=True, text=True, check=False)
+    command.append(hyperparameters.model_dump_json())
+    environment = {**ONE_BLAS_THREAD, **os.environ}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise PublishedError(f"training for the benchmark failed: {(done.stderr.splitlines() or ['no message'])[-1]}")
     return Throughput.model_validate_json(done.stdout.splitlines()[-1])

@@ -20,6 +20,10 @@ LIBRARIES = ("torch", "onnxruntime", "onnx", "numpy", "scipy", "feast", "dvc", "
 ABSENT = "not installed"
 UNRECORDED = "recorded"
 """The only name in the environment of a model that kept none; its value is why."""
+ONE_BLAS_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
+"""For processes that train, set before numpy is loaded: its matrices are small there, and a second thread would wait
+for them at full speed beside the one that trains, which loses a tenth of its own. Whoever set a number keeps it.
+"""
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import models
 from voice_pipeline.training.checkpoints import CHECKPOINT, STATE, checkpoint_digest, is_complete, load_state
 from voice_pipeline.training.data import open_utterances
-from voice_pipeline.training.environment import keep_environment
+from voice_pipeline.training.environment import ONE_BLAS_THREAD, keep_environment
 from voice_pipeline.training.errors import (
     ChangedNoisesError,
     CheckpointMismatchError,
@@ -98,7 +98,7 @@ def _keep_digest(store: Store, model_version: str, folder: Path) -> None:
 
 def _run_subprocess(store: Store, model_version: str) -> None:
     home = store.settings
-    environment = {**os.environ, **home_environment(home)}
+    environment = {**ONE_BLAS_THREAD, **os.environ, **home_environment(home)}
     command = [sys.executable]
     if home.training_processes > 1:
         command += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={home.training_processes}"]

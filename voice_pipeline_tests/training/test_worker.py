@@ -206,3 +206,23 @@ def test_a_parent_that_is_not_there_is_named(store: Store) -> None:
         connection.execute(models.update().values(spec={**row, "parent_model_version": "m-20260101-ffffffff"}))
     with pytest.raises(PreflightError, match="m-20260101-ffffffff"):
         run_worker(store, MODEL)
+
+
+@pytest.mark.parametrize(("set_by_someone", "expected"), [(None, "1"), ("3", "3")])
+def test_a_second_blas_thread_does_not_wait_beside_the_training_one(
+    set_by_someone: str | None, expected: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "OPENBLAS_NUM_THREADS"
+    monkeypatch.delenv(name, raising=False)
+    if set_by_someone:
+        monkeypatch.setenv(name, set_by_someone)
+    started: list[dict[str, str]] = []
+    real = subprocess.Popen
+
+    def note(command: list[str], env: dict[str, str], **others: object) -> object:
+        started.append(env)
+        return real([sys.executable, "-c", ""], env=env, **others)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(worker.subprocess, "Popen", note)
+    worker._run_subprocess(store, MODEL)
+    assert [env[name] for env in started] == [expected]
