@@ -186,7 +186,10 @@ def capture_import(
     seed: Annotated[int, typer.Option(help="Seed of minted ids and device contexts")] = 1,
     home: Home = None,
 ) -> None:
-    """Import recordings you hold consent for (DIR/manifest.jsonl); the running sensors take it from there."""
+    """Import recordings you hold consent for (DIR/manifest.jsonl), and noises if there are any (DIR/noise.jsonl); the
+    running sensors open tasks for people to label.
+    """
+    from voice_pipeline.capture.noise import import_noise
     from voice_pipeline.demo import keep_home
     from voice_pipeline.fleet.corpus import load_corpus
     from voice_pipeline.fleet.importer import import_clips
@@ -195,8 +198,10 @@ def capture_import(
     store = _store(home)
     keep_home(store.settings.root)
     captured = day.date() if day else store.now().date() - timedelta(days=1)
+    noise = corpus / "noise.jsonl"
+    noises = import_noise(store, noise) if noise.exists() else 0
     imported = import_clips(store, clips, [captured], seed=seed)
-    typer.echo(f"{len(imported)} clips wait in the inbox for {captured}")
+    typer.echo(f"{len(imported)} clips wait in the inbox for {captured}, {noises} noises are new")
 
 
 @capture.command()
@@ -267,7 +272,7 @@ def verify(bundle: Path, home: Home = None) -> None:
     from voice_pipeline.packaging.signing import signing_public_key
     from voice_pipeline.trust import verify_bundle
 
-    manifest = verify_bundle(bundle, signing_public_key(_existing_store(home).settings.keys))
+    manifest = verify_bundle(bundle.resolve(), signing_public_key(_existing_store(home).settings.keys))
     typer.echo(f"{manifest.model_version} is intact and signed, digest {manifest.digest}")
 
 

@@ -166,6 +166,25 @@ def test_an_import_makes_a_demo_home_somebodys_own(
     assert "choose another with --home" in capsys.readouterr().err
 
 
+def test_noise_beside_the_corpus_is_taken_in_or_the_import_refused(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "mine"
+    recording(folder)
+    rows = [{"path": "a.wav", "text": "yes", "speaker": f"s{n}"} for n in range(8)]
+    (folder / "manifest.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    (folder / "noise.jsonl").write_text("garbage")
+    assert run(monkeypatch, "capture", "import", str(folder)) == 1
+    assert "noise.jsonl" in capsys.readouterr().err
+    noise = {"path": "a.wav", "kind": "noise", "category": "hum", "licence": "own"}
+    (folder / "noise.jsonl").write_text(json.dumps(noise))
+    monkeypatch.setattr(sys, "argv", ["voice-pipeline", "capture", "import", str(folder)])
+    with pytest.raises(SystemExit):
+        main()
+    assert "8 clips wait" in (told := capsys.readouterr().out)
+    assert "1 noises are new" in told
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("VOICE_PIPELINE_EDGE_PORT", "abc"), ("VOICE_PIPELINE_DATABASE_URL", "nonsense")],

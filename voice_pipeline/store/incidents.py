@@ -96,7 +96,9 @@ def close_incident(store: Store, incident_id: str, reason: str) -> bool:
     with store.database.write() as connection:
         row = connection.execute(select(table).where(table.c.incident_id == incident_id)).mappings().first()
         if row is None:
-            raise UnknownIncidentError(f"incident {incident_id} does not exist; list open ones with open_incidents()")
+            raise UnknownIncidentError(
+                f"incident {incident_id} does not exist; `voice-pipeline monitoring incidents` lists them"
+            )
         if row["closed_at"] is not None:
             return False
         connection.execute(
