@@ -196,10 +196,10 @@ def capture_import(
 
     clips = load_corpus(corpus)
     store = _store(home)
+    noise = corpus / "noise.jsonl"
+    noises = import_noise(store, noise) if noise.exists() else 0  # a refused import leaves a demo's home a demo's
     keep_home(store.settings.root)
     captured = day.date() if day else store.now().date() - timedelta(days=1)
-    noise = corpus / "noise.jsonl"
-    noises = import_noise(store, noise) if noise.exists() else 0
     imported = import_clips(store, clips, [captured], seed=seed)
     typer.echo(f"{len(imported)} clips wait in the inbox for {captured}, {noises} noises are new")
 

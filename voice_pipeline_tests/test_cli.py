@@ -146,15 +146,20 @@ def test_a_corpus_of_the_new_population_alone_leaves_an_earlier_demo_alone(
     assert (home / "earlier.txt").exists()
 
 
+def eight_speakers(folder: Path) -> Path:
+    """A corpus of one recording under eight names."""
+    recording(folder)
+    rows = [{"path": "a.wav", "text": "yes", "speaker": f"s{n}"} for n in range(8)]
+    (folder / "manifest.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    return folder
+
+
 def test_an_import_makes_a_demo_home_somebodys_own(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from voice_pipeline.demo import MARKER
 
-    folder = tmp_path / "mine"
-    recording(folder)
-    rows = [{"path": "a.wav", "text": "yes", "speaker": f"s{n}"} for n in range(8)]
-    (folder / "manifest.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    folder = eight_speakers(tmp_path / "mine")
     home.mkdir()
     (home / MARKER).write_text("{}")
     monkeypatch.setattr(sys, "argv", ["voice-pipeline", "capture", "import", str(folder)])
@@ -169,19 +174,19 @@ def test_an_import_makes_a_demo_home_somebodys_own(
 def test_noise_beside_the_corpus_is_taken_in_or_the_import_refused(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tmp_path / "mine"
-    recording(folder)
-    rows = [{"path": "a.wav", "text": "yes", "speaker": f"s{n}"} for n in range(8)]
-    (folder / "manifest.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    from voice_pipeline.demo import MARKER
+
+    folder = eight_speakers(tmp_path / "mine")
+    home.mkdir()
+    (home / MARKER).write_text("{}")
     (folder / "noise.jsonl").write_text("garbage")
     assert run(monkeypatch, "capture", "import", str(folder)) == 1
     assert "noise.jsonl" in capsys.readouterr().err
+    assert (home / MARKER).exists(), "what was refused makes the demo's home nobody's own"
     noise = {"path": "a.wav", "kind": "noise", "category": "hum", "licence": "own"}
     (folder / "noise.jsonl").write_text(json.dumps(noise))
-    monkeypatch.setattr(sys, "argv", ["voice-pipeline", "capture", "import", str(folder)])
-    with pytest.raises(SystemExit):
-        main()
-    assert "8 clips wait" in (told := capsys.readouterr().out)
+    assert run(monkeypatch, "capture", "import", str(folder)) == 0
+    assert "8 clips wait in the inbox" in (told := capsys.readouterr().out)
     assert "1 noises are new" in told
 
 
