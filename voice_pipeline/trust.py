@@ -2,19 +2,36 @@
 
 Promise: `verify_bundle` returns a manifest only if every file of the folder is named in it with its length and sha256,
 nothing else lies there, and an OpenSSF model-signing signature (https://github.com/sigstore/model-transparency) made
-with the matching EC key covers the whole folder, manifest included. The signature lies beside the folder, never
+with a matching EC key covers the whole folder, manifest included. The signature lies beside the folder, never
 inside it.
+
+A device verifies with what its updater (TUF) brings along, securesystemslib and cryptography; the library that signs
+would bring forty packages more. The publisher uses that library, and tests hold the two to each other's verdict.
 """
 
 from __future__ import annotations
 
 import hashlib
-import tempfile
+import json
 from pathlib import Path
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from securesystemslib.dsse import Envelope
+from securesystemslib.exceptions import FormatError, UnverifiedSignatureError
+from securesystemslib.signer import SSlibKey
 
 from voice_pipeline.schema.bundle import BundleManifest
 
 MANIFEST = "manifest.json"
+STATEMENT = "application/vnd.in-toto+json"
+PREDICATE = "https://model_signing/signature/v1.0"
+PEM_END = b"-----END PUBLIC KEY-----\n"
+MALFORMED = (
+    *(FormatError, UnsupportedAlgorithm, UnverifiedSignatureError),
+    *(AttributeError, KeyError, RecursionError, TypeError, ValueError),
+)
+"""What a signature file that somebody made up leads to."""
 _LONGEST_NUMBER = 9
 
 
@@ -82,38 +99,70 @@ def verify_files(folder: Path, manifest: BundleManifest) -> None:
             raise DamagedBundleError(f"bundle {folder.name}: {file.path} was changed; fetch the bundle again")
 
 
-def verify_signature(folder: Path, signature: Path, public_key: bytes) -> None:
-    """The signature file is by `public_key` (PEM) and covers exactly what lies in `folder`.
+def verify_signature(folder: Path, signature: Path, public_keys: bytes) -> None:
+    """The signature file is by one of `public_keys` (PEM, one block after the other) and covers exactly what lies in
+    `folder`.
 
     Raises:
         SignatureRefusedError: it is missing, unreadable, by another key, or about other files.
     """
-    from model_signing import verifying
-
     if not signature.is_file():
         raise SignatureRefusedError(f"bundle {folder.name} has no signature {signature.name}; it must not be used")
-    with tempfile.NamedTemporaryFile(suffix=".pem") as key:  # the library reads keys from files only
-        key.write(public_key)
-        key.flush()
-        try:
-            verifying.Config().use_elliptic_key_verifier(public_key=key.name).verify(folder, signature)
-        except Exception as error:
-            raise SignatureRefusedError(
-                f"signature of bundle {folder.name} is refused ({type(error).__name__}: {error}); it must not be used"
-            ) from error
+    try:
+        signed = _signed_digests(signature.read_bytes(), public_keys)
+    except MALFORMED as error:
+        raise SignatureRefusedError(
+            f"signature of bundle {folder.name} is refused ({type(error).__name__}: {error}); it must not be used"
+        ) from error
+    found = {path.relative_to(folder).as_posix(): _sha256(path) for path in folder.rglob("*") if path.is_file()}
+    if found != signed:
+        wrong = min(name for name in found.keys() | signed.keys() if found.get(name) != signed.get(name))
+        raise SignatureRefusedError(
+            f"signature of bundle {folder.name} is not about the {wrong} that lies there; it must not be used"
+        )
 
 
-def verify_bundle(folder: Path, public_key: bytes, bundle_digest: str | None = None) -> BundleManifest:
+def _signed_digests(signature: bytes, public_keys: bytes) -> dict[str, str]:
+    """Names and sha256 of the files that a signature of OpenSSF model-signing 1.0 vouches for: a Sigstore bundle whose
+    DSSE envelope (https://github.com/secure-systems-lab/dsse) holds an in-toto statement.
+
+    Raises:
+        one of `MALFORMED`: no holder of one of the keys signed such a statement.
+    """
+    content = json.loads(signature)
+    hint = content["verificationMaterial"]["publicKey"]["hint"]
+    pem = next((pem for pem in _pem_blocks(public_keys) if hashlib.sha256(pem).hexdigest() == hint), None)
+    if pem is None:
+        raise ValueError("key mismatch: it was not made with a key of the publisher")
+    key = SSlibKey.from_crypto(load_pem_public_key(pem))  # type: ignore[arg-type]
+    key.keyid = ""  # what the signer leaves there
+    envelope = Envelope.from_dict(content["dsseEnvelope"])
+    envelope.verify([key], threshold=1)
+    statement = json.loads(envelope.payload)
+    if (envelope.payload_type, statement["predicateType"]) != (STATEMENT, PREDICATE):
+        raise ValueError(f"it signs {statement['predicateType']}, not the files of a model")
+    return {resource["name"]: resource["digest"] for resource in statement["predicate"]["resources"]}
+
+
+def _pem_blocks(public_keys: bytes) -> list[bytes]:
+    return [block.lstrip() + PEM_END for block in public_keys.split(PEM_END)[:-1]]
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def verify_bundle(folder: Path, public_keys: bytes, bundle_digest: str | None = None) -> BundleManifest:
     """Everything that can be said of a bundle without running it; the signature is `signature_path(folder)`.
 
     Args:
-        public_key: PEM of the signer's public key.
+        public_keys: PEM of the signer's public keys, one or more: after a rotation the former ones may still count.
         bundle_digest: the bundle that was asked for; None accepts any bundle by that signer.
 
     Raises:
         TrustError: the first check that failed.
     """
-    verify_signature(folder, signature_path(folder), public_key)
+    verify_signature(folder, signature_path(folder), public_keys)
     manifest = read_manifest(folder)
     verify_files(folder, manifest)
     if bundle_digest is not None and manifest.digest != bundle_digest:

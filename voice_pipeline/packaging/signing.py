@@ -71,11 +71,15 @@ def signing_public_key(keys: Path) -> bytes:
 
 
 def sign_folder(folder: Path, keys: Path) -> Path:
-    """Sign everything in `folder`; the signature appears whole, beside the folder. Returns its path."""
-    from model_signing import signing
+    """Sign everything in `folder`, with OpenSSF's own library, which also has to find the signature good; it appears
+    whole, beside the folder. Returns its path.
+    """
+    from model_signing import signing, verifying
 
     signature = signature_path(folder)
     temporary = signature.with_name(f".{signature.name}.{secrets.token_hex(6)}.tmp")
     signing.Config().use_elliptic_key_signer(private_key=private_key(keys / PRIVATE_KEY)).sign(folder, temporary)
+    signing_public_key(keys)
+    verifying.Config().use_elliptic_key_verifier(public_key=keys / PUBLIC_KEY).verify(folder, temporary)
     temporary.replace(signature)
     return signature

@@ -153,7 +153,7 @@ def test_bundle_signed_by_another_signer_is_refused_though_the_repository_vouche
     sign_folder(edge.settings.bundles / V2, tmp_path / "other-signer")
     edge.offer(clock.now(), V2)
     edge.assign(V2)
-    refused(device, new_device, UpdateRefusedError, "Key mismatch")
+    refused(device, new_device, UpdateRefusedError, "key mismatch")
 
 
 def test_bundle_other_than_the_assigned_digest_is_refused(

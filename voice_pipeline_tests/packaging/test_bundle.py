@@ -88,7 +88,7 @@ def test_bundle_signed_by_another_key_is_refused(packaged: PackagedHome, copy: P
     from voice_pipeline.packaging.signing import sign_folder
 
     sign_folder(copy, tmp_path / "other-keys")
-    with pytest.raises(SignatureRefusedError, match="Key mismatch"):
+    with pytest.raises(SignatureRefusedError, match="key mismatch"):
         verify_bundle(copy, key_of(packaged))
 
 
