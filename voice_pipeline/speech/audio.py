@@ -1,16 +1,18 @@
 """Reading, writing and shaping 16 kHz mono recordings.
 
 Promise: what `encode_flac` or `encode_wav` wrote, `decode` gives back bit for bit (samples lie on the PCM16 grid,
-1/32768 apart), and bytes that are no such recording end in an `AudioError`, never in noise. Mixing sets the
-signal-to-noise ratio by mean power, as in the REVERB and CHiME corpora.
+1/32768 apart), and bytes that are no such recording, or only the beginning of one, end in an `AudioError`, never in
+noise or in a shorter clip. Mixing sets the signal-to-noise ratio by mean power, as in the REVERB and CHiME corpora.
 """
 
 from __future__ import annotations
 
 import io
 import math
+import struct
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,12 +30,18 @@ SAMPLE_RATE = 16_000
 FULL_SCALE = 32_768
 SILENCE_POWER = 1e-10
 
+STREAMED_FROM = 0x7FFFF000
+"""A WAV whose length was not known when its header was written claims at least this (SoX just this, FFmpeg 2^32-1)."""
+
 Samples = NDArray[np.float32]
 """Mono 16 kHz float32 in [-1, 1], shape (N,)."""
 
 
 def decode(data: bytes) -> Samples:
     """Samples of a WAV or FLAC (or other libsndfile) recording.
+
+    A WAV written as a stream names no length of its sound and is taken as far as it goes; one that names a length of 0
+    is empty, whatever follows.
 
     Raises:
         UnreadableAudioError: no audio file, cut short, or not finite.
@@ -43,6 +51,7 @@ def decode(data: bytes) -> Samples:
     """
     import soundfile
 
+    _refuse_cut_wav(data)
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
             rate, channels, expected = file.samplerate, file.channels, file.frames
@@ -52,16 +61,54 @@ def decode(data: bytes) -> Samples:
                 raise NotMonoError(f"audio has {channels} channels; mix it down to one")
             if expected == 0:
                 raise EmptyAudioError("audio has no samples; record it again")
-            samples: Samples = file.read(dtype="float32")
+            samples = _read(file)
     except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError) as error:
         raise UnreadableAudioError(f"audio of {len(data)} bytes cannot be read: {error}; send WAV or FLAC") from error
-    if samples.size == 0:
-        raise EmptyAudioError("audio has no samples; record it again")
-    if samples.size < expected:
-        raise UnreadableAudioError(f"audio is cut short: {samples.size} of {expected} samples; send it again")
     if not np.isfinite(samples).all():
         raise UnreadableAudioError("audio holds samples that are not finite; record it again")
     return np.clip(samples, -1.0, 1.0)
+
+
+def _read(file: Any) -> Samples:
+    """All samples that the header of an opened file names. Raises `UnreadableAudioError` where they are not there."""
+    import soundfile
+
+    try:
+        samples: Samples = file.read(dtype="float32")
+    except soundfile.SoundFileError as error:
+        raise _cut_short(file.frames, file.tell()) from error
+    if samples.size < file.frames:
+        raise _cut_short(file.frames, samples.size)
+    return samples
+
+
+def _cut_short(named: int, there: int) -> UnreadableAudioError:
+    told = f"its header names {named} samples, {there} can be read"
+    return UnreadableAudioError(f"audio is cut short or damaged: {told}; send it again")
+
+
+def _refuse_cut_wav(data: bytes) -> None:
+    """Hold the length that a RIFF file's data chunk claims against the bytes behind it: libsndfile reads what is there
+    and says nothing. A RIFF chunk is an id, a little-endian length and as many bytes, padded to even (Multimedia
+    Programming Interface 1.0, 1991).
+
+    Raises:
+        UnreadableAudioError: fewer bytes of sound are there than the header names.
+    """
+    if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
+        return
+    start = 12
+    while start + 8 <= len(data):
+        name, claimed = struct.unpack_from("<4sI", data, start)
+        start += 8
+        if name == b"data":
+            there = len(data) - start
+            if there < claimed < STREAMED_FROM:
+                raise UnreadableAudioError(
+                    f"audio is cut short: its header names {claimed} bytes of sound, {there} are there; send it again"
+                )
+            return
+        start += claimed + claimed % 2
 
 
 def load(path: Path) -> Samples:

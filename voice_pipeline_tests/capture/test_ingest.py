@@ -67,6 +67,8 @@ SILENCE = np.zeros(8_000, np.int16)
         (b"RIFF", "unreadable_audio"),
         (b"\x7fELF" + bytes(4000), "unreadable_audio"),
         (encode_flac(decode(tone()))[:-600], "unreadable_audio"),
+        (tone()[:-1], "unreadable_audio"),
+        (tone()[:4_000], "unreadable_audio"),
         (_file(SILENCE, 8_000), "wrong_sample_rate"),
         (_file(np.zeros((8_000, 2), np.int16)), "not_mono"),
         (_file(SILENCE[:0]), "empty"),
@@ -81,6 +83,16 @@ def test_bad_audio_lies_in_quarantine_with_itsreason_of(store: Store, audio: byt
     assert summary.quarantined == {reason: 1}
     assert summary.catalogued == 1
     assert reason_of(store, "event-000001") == reason
+
+
+@pytest.mark.parametrize(("audio", "told"), [(tone()[:4_000], "12800 bytes of sound, 3956 are there")])
+def test_the_quarantine_says_how_much_of_a_cut_clip_is_there(store: Store, audio: bytes, told: str) -> None:
+    accept(store, capture(1), audio)
+    ingest_day(store, DAY)
+    row = store.database.row(select(quarantine))
+    assert row is not None
+    assert row["clip_id"] == capture(1).clip_id
+    assert told in row["detail"]
 
 
 def test_a_flac_header_that_claims_hours_allocates_nothing(store: Store) -> None:

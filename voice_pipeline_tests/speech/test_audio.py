@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +56,43 @@ def test_a_recording_cut_anywhere_is_refused(cut: int) -> None:
     whole = audio.encode_flac(tone(440, 0.2))
     with pytest.raises(AudioError):
         audio.decode(whole[: min(cut, len(whole) - 200)])
+
+
+@pytest.mark.parametrize("encode", [audio.encode_flac, audio.encode_wav])
+@given(cut=st.integers(0, 6_000), after=st.sampled_from(["", "LIST"]))
+def test_not_a_byte_of_sound_may_be_missing(encode: Callable[[audio.Samples], bytes], cut: int, after: str) -> None:
+    whole = encode(tone(440, 0.2))
+    if after and whole[:4] == b"RIFF":  # other chunks may come before the sound
+        whole = whole[:12] + b"LIST" + struct.pack("<I", 3) + b"abc\0" + whole[12:]
+    assert audio.decode(whole).size == 3_200
+    with pytest.raises(AudioError):
+        audio.decode(whole[: min(cut, len(whole) - 1)])
+
+
+def test_a_wav_cut_short_is_told_with_both_lengths() -> None:
+    whole = audio.encode_wav(tone(440, 1.0))
+    with pytest.raises(UnreadableAudioError, match="cut short: its header names 32000 bytes of sound, 16000 are there"):
+        audio.decode(whole[: 44 + 16_000])
+
+
+def test_a_flac_cut_short_is_told_with_both_lengths() -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
+    whole = audio.encode_flac(noise)
+    with pytest.raises(UnreadableAudioError, match=r"its header names 16000 samples, \d+ can be read"):
+        audio.decode(whole[:-1])
+
+
+def test_a_chunk_behind_the_sound_may_be_cut_or_miscounted() -> None:
+    whole = audio.encode_wav(tone(440, 0.1))
+    assert audio.decode(whole + b"LIST" + struct.pack("<I", 400) + b"art").size == 1_600
+    assert audio.decode(whole[:4] + struct.pack("<I", len(whole)) + whole[8:]).size == 1_600
+
+
+@pytest.mark.parametrize("claimed", [0x7FFFF000, 0x80000000, 0xFFFFFFFF])
+def test_a_streamed_wav_names_no_length_and_is_taken_as_far_as_it_goes(claimed: int) -> None:
+    whole = bytearray(audio.encode_wav(tone(440, 0.1)))
+    whole[4:8] = whole[40:44] = struct.pack("<I", claimed)
+    np.testing.assert_array_equal(audio.decode(bytes(whole)), audio.decode(audio.encode_wav(tone(440, 0.1))))
 
 
 @pytest.mark.parametrize(
