@@ -40,7 +40,7 @@ SYSTEMS: dict[DeviceClass, str] = {
     DeviceClass.PHONE_HIGH: "ios-19",
     DeviceClass.LAPTOP: "linux-6",
 }
-APP_VERSION = "1.4.0"
+APP_VERSION = "1.5.0"
 
 
 class SpokenClip(Protocol):

@@ -2,8 +2,9 @@
 
 The tables tell what clients of an app version read. Whoever teaches the client to read something new adds it here with
 the app version that ships it (and raises that of the simulated fleet): bundles that ask for it are then neither
-offered to older apps nor taken by them. 1.4.0 is the first app whose client reads `decoder.json` and goes by the names
-of the inputs in `confidence.json`; clients before it take only those that they were built with, in their order.
+offered to older apps nor taken by them. 1.4.0 was the first app whose client reads `decoder.json` and goes by the names
+of the inputs in `confidence.json`; clients before it take only those that they were built with, in their order. 1.5.0
+is the first that reads a manifest of format 2 and unpacks what travels compressed: all that is packaged today.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from voice_pipeline.schema.bundle import FORMAT
 from voice_pipeline.schema.decoding import DecoderKind
 from voice_pipeline.trust import version_numbers
 
 FIRST_APP = "1.0.0"
+APP_OF_FORMAT: dict[int, str] = {1: FIRST_APP, 2: "1.5.0"}
+"""The first app version that reads a manifest of this format."""
 APP_OF_DECODER: dict[DecoderKind, str] = {DecoderKind.GREEDY: FIRST_APP, DecoderKind.BEAM: "1.4.0"}
 """The first app version that decodes so."""
 
@@ -35,7 +39,8 @@ APP_OF_INPUT: dict[str, str] = dict.fromkeys(
 
 
 def first_app(folder: Path) -> str:
-    """The oldest app version that decodes as a bundle folder's `decoder.json` says and reads its `confidence.json`.
+    """The oldest app version that reads a manifest of today, decodes as a bundle folder's `decoder.json` says and reads
+    its `confidence.json`.
 
     Raises:
         DecoderError, ModelFileError: one of them is damaged.
@@ -46,7 +51,7 @@ def first_app(folder: Path) -> str:
 
     decoder = APP_OF_DECODER[DecoderKind(read_decoder(folder).kind)]
     confidence = ConfidenceModel.from_json((folder / "confidence.json").read_text())
-    return max(decoder, app_of_inputs(confidence.names), key=version_numbers)
+    return max(APP_OF_FORMAT[FORMAT], decoder, app_of_inputs(confidence.names), key=version_numbers)
 
 
 def app_of_inputs(names: Sequence[str]) -> str:

@@ -34,10 +34,11 @@ from voice_pipeline.packaging.provenance import training_spec
 from voice_pipeline.packaging.quantise import QuantisedModel, int8_model_path, quantised
 from voice_pipeline.packaging.repository import UpdateRepository
 from voice_pipeline.packaging.signing import sign_folder, signing_public_key
-from voice_pipeline.schema.bundle import BundleFile, BundleManifest, GoldenVector
+from voice_pipeline.schema.bundle import BundleFile, BundleManifest, GoldenVector, SliceFigures, SuiteFigures
 from voice_pipeline.schema.canonical import canonical_json
 from voice_pipeline.schema.dataset import EvalSuite
 from voice_pipeline.schema.decoding import DecoderKind
+from voice_pipeline.schema.training import EvaluationReport
 from voice_pipeline.store.blobs import write_atomically
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import bundles
@@ -64,8 +65,8 @@ def build_bundle(store: Store, model_version: str) -> BundleManifest:
     building = folder.with_name(f".{model_version}.building")
     shutil.rmtree(building, ignore_errors=True)
     golden = _write_files(store, model_version, building)
-    suite, wer_float, wer_int8 = _measured(store, model_version, building)
-    manifest = _manifest(store, model_version, building, golden, quantisation, suite, (wer_float, wer_int8))
+    suite, reports = _measured(store, model_version, building)
+    manifest = _manifest(store, model_version, building, golden, quantisation, suite, reports)
     write_atomically(building / MANIFEST, canonical_json(manifest))
     shutil.rmtree(folder, ignore_errors=True)  # left by a build that was killed before it was catalogued
     building.rename(folder)
@@ -188,7 +189,9 @@ def _flat_form(network: Path) -> bytes:
     return kept.read_bytes()
 
 
-def _measured(store: Store, model_version: str, folder: Path) -> tuple[EvalSuite, float, float]:
+def _measured(
+    store: Store, model_version: str, folder: Path
+) -> tuple[EvalSuite, tuple[EvaluationReport, EvaluationReport]]:
     """The current suite, and what the float network and the int8 one in `folder` make of it; both reports are stored.
 
     The int8 network is heard with the files that a device gets, one thread.
@@ -198,8 +201,28 @@ def _measured(store: Store, model_version: str, folder: Path) -> tuple[EvalSuite
 
     suite = current_suite(store)
     packed = Artifact(model_version, INT8, folder, heard_sha256(folder / NETWORK[INT8], folder))
-    float_report, int8_report = report_for(store, model_version, FLOAT, suite), report_on(store, packed, suite)
-    return suite, float_report.overall.wer.value, int8_report.overall.wer.value
+    return suite, (report_for(store, model_version, FLOAT, suite), report_on(store, packed, suite))
+
+
+def _figures(report: EvaluationReport) -> SuiteFigures:
+    """A report's figures over the whole suite and under each of its conditions."""
+    told = [part for part in report.parts if part is report.overall or part.slice.startswith("condition:")]
+    return SuiteFigures(
+        suite_id=report.suite_id,
+        suite_digest=report.suite_digest,
+        variant=report.variant,
+        figures=tuple(
+            SliceFigures(
+                slice=part.slice,
+                clips=part.clips,
+                speakers=part.speakers,
+                words=part.words,
+                wer=part.wer,
+                cer=part.cer,
+            )
+            for part in told
+        ),
+    )
 
 
 def _manifest(
@@ -209,7 +232,7 @@ def _manifest(
     golden: tuple[GoldenVector, ...],
     quantisation: QuantisedModel,
     suite: EvalSuite,
-    wer: tuple[float, float],
+    reports: tuple[EvaluationReport, EvaluationReport],
 ) -> BundleManifest:
     spec, export = training_spec(store, model_version), exported(store, model_version)
     if export is None:
@@ -223,8 +246,8 @@ def _manifest(
         spec_digest=spec.digest,
         parent_model_version=spec.parent_model_version,
         suite_digest=suite.digest,
-        wer_float=wer[0],
-        wer_int8=wer[1],
+        wer_float=reports[0].overall.wer.value,
+        wer_int8=reports[1].overall.wer.value,
         owner=store.settings.owner,
         created_at=store.now(),
         compression="int8",
@@ -235,6 +258,8 @@ def _manifest(
         files=tuple(_file(folder, path) for path in sorted(folder.rglob("*")) if path.is_file()),
         golden=golden,
         environment={name: _version(name) for name in RUNTIMES},
+        hyperparameters={**spec.hyperparameters.model_dump(mode="json"), "seed": spec.seed},
+        evaluations=tuple(_figures(report) for report in reports),
     )
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Any
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from voice_pipeline.schema.base import Record, Sha256, UtcTime
 from voice_pipeline.schema.canonical import digest
+from voice_pipeline.schema.training import Interval
 
 
 class BundleFile(Record):
@@ -27,10 +30,67 @@ class GoldenVector(Record):
     tolerance: float = 0.05
 
 
-class BundleManifest(Record):
-    """Canonical JSON of this manifest is what gets hashed: `bundle_digest`."""
+class SliceFigures(Record):
+    """What an evaluation found on one slice of a suite (`all`, or `condition:…`): fractions with 95 % intervals."""
 
-    format_version: int = 1
+    slice: str
+    clips: int = Field(ge=0)
+    speakers: int = Field(ge=0)
+    words: int = Field(ge=0)
+    wer: Interval
+    cer: Interval
+
+
+class SuiteFigures(Record):
+    """One artifact (`variant`: `float` or `int8`) on one frozen suite."""
+
+    suite_id: str
+    suite_digest: Sha256
+    variant: str
+    figures: tuple[SliceFigures, ...] = Field(min_length=1)
+
+
+class Parity(Record):
+    """How near the int8 network comes to the float one on development clips.
+
+    `frames_alike` is the share of frames whose best symbol is the same, `log_probs_mean_difference` the mean absolute
+    difference of the best symbol's log-probability (nats), `texts_alike` the share of clips with the same greedy text.
+    """
+
+    clips: int = Field(ge=1)
+    frames_alike: float = Field(ge=0, le=1)
+    log_probs_mean_difference: float = Field(ge=0)
+    texts_alike: float = Field(ge=0, le=1)
+
+
+class Footprint(Record):
+    """What one recogniser costs a process of its own on the machine that packaged it, one thread.
+
+    `load_ms` is from files to ready, `clip_3s_p95_ms` waveform to text of 3 s of audio; `peak_memory_mb` is what the
+    process held at most (resident, MB of 10^6 bytes) while it heard 30 s of audio, `base_memory_mb` what it held before
+    it loaded the bundle: Python, NumPy and ONNX Runtime.
+    """
+
+    load_ms: float = Field(ge=0)
+    clip_3s_p95_ms: float = Field(ge=0)
+    peak_memory_mb: float = Field(ge=0)
+    base_memory_mb: float = Field(ge=0)
+    measured_on: str
+
+
+FORMAT = 2
+"""The format that is written now. Format 1 had none of `SINCE_2`; both are read, and keep their digests."""
+SINCE_2 = ("hyperparameters", "evaluations", "parity", "footprint", "archive")
+
+
+class BundleManifest(Record):
+    """Canonical JSON of this manifest is what gets hashed: `bundle_digest`.
+
+    `compression` is that of the weights, `archive` the form in which the folder travels; `wer_*` are those of
+    `evaluations` on the suite `suite_digest`, over all of it. `environment` are versions of what made the bundle.
+    """
+
+    format_version: int = Field(default=FORMAT, ge=1, le=FORMAT)
     model_version: str
     dataset_version: str
     feature_schema_version: str
@@ -56,6 +116,25 @@ class BundleManifest(Record):
     files: tuple[BundleFile, ...]
     golden: tuple[GoldenVector, ...]
     environment: dict[str, str] = Field(default_factory=dict)
+    hyperparameters: dict[str, str | bool | int | float] = Field(default_factory=dict)
+    evaluations: tuple[SuiteFigures, ...] = ()
+    parity: Parity | None = None
+    footprint: Footprint | None = None
+    archive: str = "tar.xz"
+
+    @model_validator(mode="after")
+    def _figures_are_told(self) -> BundleManifest:
+        told = {(suite.suite_digest, suite.variant): suite.figures[0].wer.value for suite in self.evaluations}
+        named = {(self.suite_digest, "float"): self.wer_float, (self.suite_digest, "int8"): self.wer_int8}
+        if self.format_version >= FORMAT and any(told.get(key) != wer for key, wer in named.items()):
+            raise ValueError("wer_float and wer_int8 are not those of evaluations")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_its_format_has_it(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = plain(self)
+        later = SINCE_2 if self.format_version == 1 else ()
+        return {name: value for name, value in content.items() if name not in later}
 
     @property
     def digest(self) -> str:

@@ -194,9 +194,9 @@ def test_a_bundle_that_searches_is_refused_by_an_app_from_before_the_search_and_
     edge.manifests = {**edge.manifests, searching: signed}
     edge.offer(clock.now(), searching)
     edge.assign(searching)
-    refused(device, new_device, IncompatibleBundleError, "needs app 1.4.0, not 1.2.0; update the app")
+    refused(device, new_device, IncompatibleBundleError, "needs app 1.5.0, not 1.2.0; update the app")
     newer = new_device()
-    newer.context = newer.context.model_copy(update={"app_version": "1.4.0"})
+    newer.context = newer.context.model_copy(update={"app_version": "1.5.0"})
     newer.poll()
     assert newer.update().activated
     assert newer.recogniser.model_version == searching

@@ -7,8 +7,15 @@ from pathlib import Path
 import pytest
 
 from voice_pipeline.fleet.scenario import APP_VERSION
-from voice_pipeline.packaging import app_versions
-from voice_pipeline.packaging.app_versions import APP_OF_DECODER, APP_OF_INPUT, FIRST_INPUTS, app_of_inputs, first_app
+from voice_pipeline.packaging.app_versions import (
+    APP_OF_DECODER,
+    APP_OF_FORMAT,
+    APP_OF_INPUT,
+    FIRST_INPUTS,
+    app_of_inputs,
+    first_app,
+)
+from voice_pipeline.schema.bundle import FORMAT
 from voice_pipeline.schema.decoding import DecoderKind
 from voice_pipeline.speech.confidence import INPUT_NAMES, LOG_ODDS, NETWORK_LOG_ODDS, ConfidenceModel
 from voice_pipeline.speech.decoder import ARPA, DECODER
@@ -39,9 +46,14 @@ def folder_of(folder: Path, names: tuple[str, ...], decoder: dict[str, bytes]) -
     ],
 )
 def test_a_bundle_demands_the_app_that_reads_decoder_and_confidence(
-    tmp_path: Path, names: tuple[str, ...], decoder: dict[str, bytes], app: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], decoder: dict[str, bytes], app: str
 ) -> None:
+    monkeypatch.setitem(APP_OF_FORMAT, FORMAT, "1.0.0")  # else today's format asks for more than any of them
     assert first_app(folder_of(tmp_path, names, decoder)) == app
+
+
+def test_a_bundle_of_todays_format_demands_the_app_that_reads_it(tmp_path: Path) -> None:
+    assert first_app(folder_of(tmp_path, FIRST_INPUTS, {})) == APP_OF_FORMAT[FORMAT] == "1.5.0"
 
 
 @pytest.mark.parametrize("names", [FIRST_INPUTS[:-1], FIRST_INPUTS[::-1]])
@@ -66,7 +78,7 @@ def test_every_decoder_and_every_input_that_this_code_reads_has_its_first_app() 
 
 
 def test_simulated_devices_have_the_client_of_this_code() -> None:
-    for app in (app_versions.FIRST_APP, *APP_OF_DECODER.values(), *APP_OF_INPUT.values()):
+    for app in (*APP_OF_FORMAT.values(), *APP_OF_DECODER.values(), *APP_OF_INPUT.values()):
         assert not is_older(APP_VERSION, app)
 
 

@@ -42,7 +42,7 @@ def test_a_bundle_carries_the_decoder_and_is_judged_with_it(dataset_home: tuple[
     manifest = build_bundle(store, model)
     folder = store.settings.bundles / model
     assert {DECODER, ARPA} <= {file.path for file in manifest.files}
-    assert manifest.min_app_version == first_app(folder) == "1.4.0"
+    assert manifest.min_app_version == first_app(folder) == "1.5.0"
     artifact = bundle_artifact(folder)
     assert reported_artifact(store, model, INT8, current_suite(store).digest) == artifact.sha256
     recogniser = open_recogniser(artifact)

@@ -48,6 +48,7 @@ from voice_pipeline.store.manifest import MANIFEST, manifest_bytes
 from voice_pipeline.store.releases import ReleaseView, latest_release
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import bundles, dataset_versions, eval_suites, models, telemetry
+from voice_pipeline_tests.packaging.small_models import suite_figures
 
 SPEAKERS, CLIPS_EACH, WORDS = 10, 8, 5
 DATASET = "ds-000000000001"
@@ -198,6 +199,7 @@ def _bundle(
         min_app_version=min_app,
         files=tuple(BundleFile(path=name, sha256=sha256_bytes(data), length=len(data)) for name, data in files.items()),
         golden=(),
+        evaluations=suite_figures(suite.digest, wer, wer),
     )
     (folder / "manifest.json").write_bytes(canonical_json(manifest))
     signing_public_key(store.settings.keys)
