@@ -26,7 +26,9 @@ def existing_store(home: Path | None) -> Any:
     settings = load_settings(home)
     if not settings.database_url and not (settings.root / "catalogue.db").exists():
         typer.echo(
-            f"voice-pipeline: home {settings.root} holds no catalogue yet; run `make demo` or import clips", err=True
+            f"voice-pipeline: home {settings.root} holds no catalogue yet; check --home and VOICE_PIPELINE_HOME, "
+            "or run `make demo` or import clips",
+            err=True,
         )
         raise typer.Exit(1)
     return open_store(home)

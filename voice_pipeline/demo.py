@@ -215,6 +215,7 @@ class _Story:
 
     def import_speech(self, home: list[CorpusClip], noise: Path | None) -> None:
         from voice_pipeline.capture.noise import import_noise
+        from voice_pipeline.fleet.cohorts import with_devices
         from voice_pipeline.fleet.importer import import_clips
 
         self.progress.begin(1, "Import consented clips")
@@ -222,7 +223,8 @@ class _Story:
         self.clock.advance(timedelta(days=3))
         if noise is not None:
             import_noise(self.store, noise)
-        self.truth.update(import_clips(self.store, home, days, seed=self.plan.seed))
+        spoken = with_devices(home, self.plan.seed)
+        self.truth.update(import_clips(self.store, spoken, days, seed=self.plan.seed).texts)
         self.progress.say(f"{len(self.truth)} clips over {len(days)} days, encrypted under their speakers' keys")
         self.conductor.settle()
 

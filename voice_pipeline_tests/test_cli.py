@@ -105,6 +105,10 @@ def test_an_unknown_model_is_refused_by_name(
 def test_evaluating_an_unknown_model_is_refused(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from voice_pipeline.settings import load_settings
+    from voice_pipeline.store.store import Store
+
+    Store.open(load_settings(home))
     manifest = recording(tmp_path / "corpus") / "manifest.jsonl"
     assert run(monkeypatch, "evaluate", "--model", "m-20261101-00000000", "--manifest", str(manifest)) == 1
     assert "m-20261101-00000000" in capsys.readouterr().err

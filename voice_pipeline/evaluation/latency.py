@@ -11,7 +11,7 @@ from voice_pipeline.evaluation.artifacts import INT8, artifact_of
 from voice_pipeline.evaluation.device_lab import LabFindings, bundle_digest_of, lab_findings
 from voice_pipeline.evaluation.errors import UnknownArtifactError
 from voice_pipeline.evaluation.report import find_report, reported_artifact
-from voice_pipeline.schema.clip import DeviceClass
+from voice_pipeline.schema.clip import NAMED_CLASSES, DeviceClass
 from voice_pipeline.schema.device_lab import DeviceLabReport
 from voice_pipeline.schema.evaluation import ClassLatency, LatencySource
 from voice_pipeline.schema.training import EvaluationReport
@@ -19,7 +19,7 @@ from voice_pipeline.store.store import Store
 
 
 def latency_by_class(report: EvaluationReport, lab: Iterable[DeviceLabReport]) -> tuple[ClassLatency, ...]:
-    """One line a device class, in the order of `DeviceClass`: the lab's where it has one, else `report`'s host time."""
+    """One line a device class, in order: the lab's where it has one, else `report`'s host time."""
     slowest: dict[DeviceClass, DeviceLabReport] = {}
     for measured in lab:
         known = slowest.get(measured.device_class)
@@ -27,7 +27,7 @@ def latency_by_class(report: EvaluationReport, lab: Iterable[DeviceLabReport]) -
             slowest[measured.device_class] = measured
     return tuple(
         _of_lab(slowest[device_class]) if device_class in slowest else _of_host(device_class, report)
-        for device_class in DeviceClass
+        for device_class in NAMED_CLASSES
     )
 
 

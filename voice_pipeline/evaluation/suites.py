@@ -16,6 +16,7 @@ from voice_pipeline.store.tables import dataset_versions, eval_suites
 
 CLEAN = "clean"
 NOISY = re.compile(r"^noise_(-?\d+)db$")
+NOT_TOLD = ("", "unknown")
 SHORT_S, MEDIUM_S = 2.0, 5.0
 POOR_DB, FAIR_DB = 10.0, 20.0
 
@@ -138,4 +139,4 @@ def slices_of(row: ManifestRow, condition: str) -> tuple[str, ...]:
         "gender": row.gender,
         "source": row.source,
     }
-    return (*(f"{name}:{value}" for name, value in told.items() if value), length_slice(row.duration_s))
+    return (*(f"{name}:{value}" for name, value in told.items() if value not in NOT_TOLD), length_slice(row.duration_s))

@@ -1,8 +1,9 @@
 """Speech to tell a story with: recordings listed in a manifest, or synthesised voices.
 
 A manifest is JSON Lines beside its recordings; each line has path, text, speaker, and where known accent, gender, age,
-duration_s, corpus, split (`train` or `test`), licence. A recording without a speaker counts as a speaker of its own.
-Recordings are 16 kHz mono. Audio is read when asked for.
+duration_s, corpus, split (`train` or `test`), licence, and of the device it was made with device_class, os,
+app_version, microphone, locale (`schema.clip.DeviceContext`). A recording without a speaker counts as a speaker of its
+own. Recordings are 16 kHz mono. Audio is read when asked for.
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from voice_pipeline.fleet.errors import CorpusError
 from voice_pipeline.fleet.phrases import Phrase, dictation, digits, pronounceable, written
 from voice_pipeline.fleet.voices import HOME_ACCENTS, NEW_ACCENTS, VARIANTS, Synthesiser, Voice
 from voice_pipeline.schema.alphabet import LOWERCASE
+from voice_pipeline.schema.clip import UNKNOWN_DEVICE, DeviceContext
 from voice_pipeline.speech import audio
 from voice_pipeline.speech.audio import SAMPLE_RATE, Samples
 from voice_pipeline.speech.errors import AudioError
@@ -39,6 +43,7 @@ class CorpusClip:
     split: str
     corpus: str
     read: Callable[[], Samples]
+    context: DeviceContext = UNKNOWN_DEVICE
 
     def samples(self) -> Samples:
         """float32 mono 16 kHz in [-1, 1]. Raises `CorpusError`."""
@@ -85,7 +90,18 @@ def _clip(folder: Path, manifest: Path, number: int, line: str) -> CorpusClip:
         split="test" if row.get("split") == "test" else "train",
         corpus=str(row.get("corpus") or folder.name),
         read=lambda: _read(file, where),
+        context=_context(row, where),
     )
+
+
+def _context(row: dict[str, Any], where: str) -> DeviceContext:
+    """What the line says of the device; what it does not say stays unknown."""
+    told = {name: row[name] for name in DeviceContext.model_fields if row.get(name)}
+    try:
+        return DeviceContext.model_validate({**UNKNOWN_DEVICE.model_dump(), **told})
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))} {e['input']!r}: {e['msg']}" for e in error.errors())
+        raise CorpusError(f"{where} describes no device: {wrong}; leave out what is not known") from error
 
 
 def _check_header(file: Path, where: str) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from voice_pipeline.release.analysis import CANARY_STAGES, MEASURES
-from voice_pipeline.release.policy import release_policy
+from voice_pipeline.schema.policy_file import load_policy
 from voice_pipeline.schema.release import EXPOSURE_PERCENT, Decision
-from voice_pipeline.schema.release_policy import ANYONE, Gates, Guardrails, ReleasePolicy
-from voice_pipeline.store.store import Store
+from voice_pipeline.schema.release_policy import ANYONE, FILE_NAME, Gates, Guardrails, ReleasePolicy
 
 _SAID = {
     Decision.APPROVE: "sign a release off",
@@ -17,9 +18,9 @@ _SAID = {
 }
 
 
-def explain_release(store: Store) -> str:
-    """The release policy of this installation as Markdown. Raises `PolicyError`."""
-    return explain(release_policy(store))
+def explain_release(policy_dir: Path) -> str:
+    """The release policy in `policy_dir` as Markdown. Raises `PolicyError`."""
+    return explain(load_policy(policy_dir / FILE_NAME, ReleasePolicy))
 
 
 def explain(policy: ReleasePolicy) -> str:

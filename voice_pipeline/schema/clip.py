@@ -22,6 +22,11 @@ class DeviceClass(StrEnum):
     PHONE_MID = "phone_mid"
     PHONE_HIGH = "phone_high"
     LAPTOP = "laptop"
+    UNKNOWN = "unknown"
+
+
+NAMED_CLASSES = tuple(one for one in DeviceClass if one is not DeviceClass.UNKNOWN)
+"""The classes that a device can be of."""
 
 
 class Microphone(StrEnum):
@@ -29,6 +34,7 @@ class Microphone(StrEnum):
     HEADSET = "headset"
     BLUETOOTH = "bluetooth"
     FAR_FIELD = "far_field"
+    UNKNOWN = "unknown"
 
 
 class FailureMode(StrEnum):
@@ -52,7 +58,7 @@ class QuarantineReason(StrEnum):
 
 
 class DeviceContext(Record):
-    """The technical cohort of a clip."""
+    """The technical cohort of a clip. What nobody told is `unknown`, a locale `und` (BCP 47); it makes no slice."""
 
     device_class: DeviceClass
     os: Annotated[str, Field(max_length=40)]
@@ -64,6 +70,16 @@ class DeviceContext(Record):
     def profile(self) -> str:
         """`device_class|microphone|locale`, the key of rolling device statistics in the feature store."""
         return f"{self.device_class}|{self.microphone}|{self.locale}"
+
+
+UNKNOWN_DEVICE = DeviceContext(
+    device_class=DeviceClass.UNKNOWN,
+    os="unknown",
+    app_version="unknown",
+    microphone=Microphone.UNKNOWN,
+    locale="und",
+)
+"""Of a recording that says nothing of where it was made."""
 
 
 class CaptureEvent(Record):

@@ -43,6 +43,8 @@ class DeviceLabReport(Record):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> DeviceLabReport:
+        if self.device_class is DeviceClass.UNKNOWN:
+            raise ValueError("device_class must name the class that the device is of")
         if not self.p50_ms <= self.p95_ms <= self.p99_ms:
             raise ValueError("percentiles must rise: p50_ms ≤ p95_ms ≤ p99_ms")
         if self.bundle_digest is None and self.model_version is None:

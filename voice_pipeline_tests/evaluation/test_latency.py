@@ -12,7 +12,7 @@ from voice_pipeline.evaluation.latency import model_latency, worst
 from voice_pipeline.evaluation.report import store_report
 from voice_pipeline.evaluation.tables import latency_table
 from voice_pipeline.schema.canonical import canonical_json
-from voice_pipeline.schema.clip import DeviceClass
+from voice_pipeline.schema.clip import NAMED_CLASSES, DeviceClass
 from voice_pipeline.schema.device_lab import DeviceLabReport
 from voice_pipeline.schema.evaluation import LatencySource
 from voice_pipeline.schema.training import EvaluationReport
@@ -60,7 +60,7 @@ def test_without_that_time_the_reports_own_stands_in_and_is_marked(store: Store,
     for one in latency:
         assert (one.source, one.p95_ms) == (LatencySource.HOST, report.latency.p95_ms)
         assert one.measured_on.startswith("host (float), a stand-in")
-    assert latency_table(latency).count("| host | host (float), a stand-in") == len(DeviceClass)
+    assert latency_table(latency).count("| host | host (float), a stand-in") == len(NAMED_CLASSES)
 
 
 def test_a_lab_stands_for_its_class_alone_and_only_with_a_bundle(store: Store) -> None:
@@ -92,6 +92,6 @@ def test_a_lab_stands_for_its_class_alone_and_only_with_a_bundle(store: Store) -
     assert found.refused == ()
     assert {one.device_class: one.source for one in latency} == {
         device_class: LatencySource.DEVICE_LAB if device_class is DeviceClass.LAPTOP else LatencySource.HOST
-        for device_class in DeviceClass
+        for device_class in NAMED_CLASSES
     }
     assert (worst(latency).device_class, worst(latency).p95_ms) == (DeviceClass.LAPTOP, 90.0)

@@ -49,6 +49,15 @@ def test_each_test_clip_is_heard_once_a_condition_and_nobody_else_is(store: Stor
     }
 
 
+def test_what_nobody_knows_of_a_clip_is_no_slice(store: Store) -> None:
+    unknown = {"device_class": "unknown", "microphone": "unknown", "locale": "und", "accent": "", "gender": ""}
+    add_batch(store, "batch-20261102-001", ["t1", "t2"], scopes=TEST_SCOPES, text="call mary now", **unknown)
+    add_batch(store, "batch-20261102-002", [f"s{n}" for n in range(4)], text="yes", **unknown)
+    made = snapshot(store)  # the expectations let such rows pass
+    names = {name for clip in suite_clips(store, freeze_suites(store, made.dataset_version)) for name in clip.slices}
+    assert {name.split(":")[0] for name in names} == {"condition", "source", "length", "snr"}
+
+
 def test_a_suite_sounds_the_same_every_time(store: Store, suite: EvalSuite) -> None:
     once, again = list(suite_clips(store, suite)), list(suite_clips(store, suite))
     for one, other in zip(once, again, strict=True):

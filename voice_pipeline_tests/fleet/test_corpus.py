@@ -11,6 +11,7 @@ import soundfile
 
 from voice_pipeline.fleet.corpus import load_corpus, synthesise_corpus
 from voice_pipeline.fleet.errors import CorpusError
+from voice_pipeline.schema.clip import UNKNOWN_DEVICE
 
 
 def _write(folder: Path, name: str = "a.flac", rate: int = 16_000, channels: int = 1) -> None:
@@ -35,6 +36,34 @@ def test_a_listed_recording_is_read_with_what_is_known_of_it(tmp_path: Path) -> 
     (clip,) = load_corpus(tmp_path)
     assert (clip.text, clip.speaker, clip.gender, clip.accent, clip.split) == ("yes", "s1", "female", "Scots", "train")
     assert clip.samples().size == 8_000
+
+
+def test_what_a_line_says_of_its_device_is_taken_and_the_rest_stays_unknown(tmp_path: Path) -> None:
+    _write(tmp_path)
+    (tmp_path / "manifest.jsonl").write_text(
+        _line() + "\n" + _line(device_class="laptop", os="macos-15", locale="en-GB")
+    )
+    silent, told = (clip.context for clip in load_corpus(tmp_path))
+    assert silent == UNKNOWN_DEVICE
+    assert silent.profile == "unknown|unknown|und"
+    assert (told.profile, told.os, told.app_version) == ("laptop|unknown|en-GB", "macos-15", "unknown")
+
+
+@pytest.mark.parametrize(("field", "value"), [("device_class", "fridge"), ("microphone", 3), ("os", "x" * 41)])
+def test_a_line_that_describes_no_device_is_named(tmp_path: Path, field: str, value: object) -> None:
+    _write(tmp_path)
+    message = _load_error(tmp_path, _line(), _line(**{field: value}))
+    assert "line 2" in message
+    assert field in message
+
+
+def test_a_recording_cut_short_is_named_when_it_is_read(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(8_000, np.int16), 16_000)
+    (tmp_path / "a.wav").write_bytes((tmp_path / "a.wav").read_bytes()[:9_000])
+    (tmp_path / "manifest.jsonl").write_text(_line(path="a.wav"))
+    (clip,) = load_corpus(tmp_path)
+    with pytest.raises(CorpusError, match=r"line 1: .*a\.wav: .* names 16000 bytes of sound, 8956 are there"):
+        clip.samples()
 
 
 def test_a_corpus_without_folder_manifest_or_clips_is_told(tmp_path: Path) -> None:

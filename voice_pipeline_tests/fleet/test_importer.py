@@ -16,7 +16,7 @@ from voice_pipeline.fleet import importer
 from voice_pipeline.fleet.corpus import CorpusClip
 from voice_pipeline.fleet.errors import CorpusError
 from voice_pipeline.fleet.importer import import_clips
-from voice_pipeline.schema.clip import CaptureEvent
+from voice_pipeline.schema.clip import UNKNOWN_DEVICE, CaptureEvent, DeviceContext
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import clips, consents, inbox
 from voice_pipeline.store.vault import subject_token
@@ -44,8 +44,9 @@ CLIPS = [_clip(number) for number in range(30)]
 
 
 def test_every_clip_comes_in_on_its_day_under_its_speakers_consent(store: Store) -> None:
-    truth = import_clips(store, CLIPS, DAYS, seed=1)
-    assert sorted(truth.values()) == sorted(clip.text for clip in CLIPS)
+    imported = import_clips(store, CLIPS, DAYS, seed=1)
+    assert (imported.new, imported.held, imported.changed) == (len(CLIPS), 0, ())
+    assert sorted(imported.texts.values()) == sorted(clip.text for clip in CLIPS)
     assert sum(ingest_day(store, day.isoformat()).catalogued for day in DAYS) == len(CLIPS)
     days = store.database.rows(select(clips.c.capture_date, func.count().label("n")).group_by(clips.c.capture_date))
     assert {row["capture_date"]: row["n"] for row in days} == {day.isoformat(): 10 for day in DAYS}
@@ -81,8 +82,45 @@ def test_an_import_that_broke_off_is_completed_by_the_same_import(
     assert store.database.scalar(select(func.count()).select_from(inbox)) == 16
     again = import_clips(store, CLIPS, DAYS, seed=1)
     present = {row["clip_id"] for row in store.database.rows(select(inbox.c.clip_id))}
-    assert set(again) == present
+    assert (again.new, again.held, again.changed) == (len(CLIPS) - 16, 16, ())
+    assert set(again.texts) == present
     assert len(present) == len(CLIPS)
+
+
+@pytest.mark.parametrize("catalogued", [False, True])
+def test_what_was_imported_before_is_held_once_on_whatever_day_and_a_changed_recording_is_told(
+    store: Store, catalogued: bool
+) -> None:
+    first = import_clips(store, CLIPS, DAYS, seed=1)
+    if catalogued:
+        for day in DAYS:
+            ingest_day(store, day.isoformat())
+    before = store.database.rows(select(inbox))
+    again = import_clips(store, CLIPS, DAYS[:1], seed=1)
+    assert (again.new, again.held, again.changed, again.texts) == (0, len(CLIPS), (), first.texts)
+    other = [replace(CLIPS[0], read=CLIPS[1].read), *CLIPS[1:], _clip(30)]
+    third = import_clips(store, other, DAYS[1:], seed=1)
+    assert (third.new, third.held, third.changed) == (1, len(CLIPS), ("clip-0",))
+    assert store.database.rows(select(inbox))[: len(before)] == before
+
+
+def test_a_recording_of_an_erased_speaker_is_refused_not_held(store: Store) -> None:
+    import_clips(store, CLIPS, DAYS, seed=1)
+    erase_subject(store, subject_token(store.subject_salt, "s4"), actor="s4")
+    with pytest.raises(CorpusError, match="clip-4 is refused: its subject was erased"):
+        import_clips(store, CLIPS, DAYS, seed=1)
+
+
+def test_what_a_manifest_says_of_a_device_is_kept_and_nothing_is_invented(store: Store) -> None:
+    told = replace(CLIPS[0], context=DeviceContext(**{**UNKNOWN_DEVICE.model_dump(), "microphone": "headset"}))
+    import_clips(store, [told, *CLIPS[1:]], DAYS, seed=1)
+    for day in DAYS:
+        ingest_day(store, day.isoformat())
+    columns = (clips.c.device_class, clips.c.os, clips.c.app_version, clips.c.microphone, clips.c.locale)
+    rows = [tuple(row.values()) for row in store.database.rows(select(*columns))]
+    unknown = ("unknown", "unknown", "unknown", "unknown", "und")
+    assert sorted(set(rows)) == [("unknown", "unknown", "unknown", "headset", "und"), unknown]
+    assert rows.count(unknown) == len(CLIPS) - 1
 
 
 def _fail() -> np.ndarray:
@@ -97,7 +135,8 @@ def test_a_corpus_of_three_speakers_is_refused_in_one_line(store: Store) -> None
 
 def test_two_corpora_with_one_seed_do_not_collide(store: Store) -> None:
     others = [replace(clip, corpus="another") for clip in CLIPS]
-    assert not import_clips(store, CLIPS, DAYS, seed=1).keys() & import_clips(store, others, DAYS, seed=1).keys()
+    first, second = (import_clips(store, corpus, DAYS, seed=1).texts for corpus in (CLIPS, others))
+    assert not first.keys() & second.keys()
     assert store.database.scalar(select(func.count()).select_from(inbox)) == 2 * len(CLIPS)
 
 

@@ -82,7 +82,7 @@ def _spoken(number: int, utterance: Utterance) -> CorpusClip:
 
 
 def test_case_and_punctuation_go_the_whole_way(cased: Store, tmp_path: Path) -> None:
-    truth = import_clips(cased, tones(), [date.fromisoformat(DAY)], seed=1)
+    truth = import_clips(cased, tones(), [date.fromisoformat(DAY)], seed=1).texts
     ingest_day(cased, DAY)
     policy = load_labeling_policy(cased.settings.policy_dir)
     triage_day(cased, policy, DAY, [])

@@ -1,0 +1,86 @@
+"""A command that only reads makes no home, however its name was typed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from voice_pipeline.benchmarks import BENCHMARKS, Benchmark
+from voice_pipeline.cli import main
+
+MODEL = "m-20261101-00000000"
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "mistyped"
+    monkeypatch.setenv("VOICE_PIPELINE_HOME", str(path))
+    return path
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["voice-pipeline", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    return int(stop.value.code or 0)
+
+
+def manifest(folder: Path) -> str:
+    folder.mkdir()
+    soundfile.write(folder / "a.wav", np.zeros(16_000, np.float32), 16_000)
+    (folder / "manifest.jsonl").write_text(json.dumps({"path": "a.wav", "text": "yes", "speaker": "s"}) + "\n")
+    return str(folder / "manifest.jsonl")
+
+
+@pytest.mark.parametrize("against", [[], ["--against", MODEL]])
+def test_evaluating_in_a_home_that_is_not_there_says_so_and_makes_none(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], against: list[str]
+) -> None:
+    model = str(tmp_path) if against else MODEL
+    arguments = ["--model", model, "--manifest", manifest(tmp_path / "c"), *against]
+    assert run(monkeypatch, "evaluate", *arguments) == 1
+    assert f"home {home} holds no catalogue yet" in capsys.readouterr().err
+    assert not home.exists()
+
+
+def test_wake_words_in_a_home_that_is_not_there_say_so_and_make_none(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = manifest(tmp_path / "c")
+    assert run(monkeypatch, "wake-words", "--model", MODEL, "--positives", said, "--negatives", said) == 1
+    assert f"home {home} holds no catalogue yet" in capsys.readouterr().err
+    assert not home.exists()
+
+
+def test_a_bundle_folder_needs_no_home(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--model", str(tmp_path), "--manifest", manifest(tmp_path / "c")]
+    assert run(monkeypatch, "evaluate", *arguments) == 1
+    assert "catalogue" not in (told := capsys.readouterr().err)
+    assert str(tmp_path) in told  # it is no bundle: that is what is wrong
+    assert not home.exists()
+
+
+def test_a_policy_is_explained_without_a_home(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "policy", "explain", "release") == 0
+    assert capsys.readouterr().out.startswith("# How a model comes to devices")
+    assert not home.exists()
+
+
+def test_a_bench_that_measured_nothing_fails_and_one_that_measured_something_does_not(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "bench", "train_peak_mb") == 1
+    told = capsys.readouterr()
+    assert "train_peak_mb: not measured: it needs recordings" in told.out
+    assert "nothing was measured" in told.err
+    monkeypatch.setitem(BENCHMARKS, "made_up", Benchmark("s", 1.0, lambda *_: (0.5, 1)))
+    assert run(monkeypatch, "bench", "train_peak_mb", "made_up") == 0

@@ -1,0 +1,93 @@
+"""Releases and models are found by each other's names, and what there is not is said."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+from sqlalchemy import insert
+
+from voice_pipeline.cli import main
+from voice_pipeline.store.store import Store
+from voice_pipeline.store.tables import models
+
+MODEL = "m-20261102-aaaaaaaa"
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["voice-pipeline", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    return int(stop.value.code or 0)
+
+
+@pytest.fixture
+def released(store: Store) -> Store:
+    """A model with two releases, the first rejected."""
+    spec = {"code_commit": "c", "lock_digest": "l", "feature_schema_version": "clip_features_v1"}
+    row = {"model_version": MODEL, "spec_digest": "d", "spec": spec, "dataset_version": "ds-1", "state": "trained"}
+    with store.database.write() as connection:
+        connection.execute(insert(models).values(**row, cause={}, planned_at=store.now().isoformat()))
+    payload = {"model_version": MODEL, "bundle_digest": "b", "policy_digest": "p", "evidence": {}}
+    for release_id, steps in (
+        (f"{MODEL}-r1", [(None, "candidate", "registered"), ("candidate", "rejected", "worse in noise")]),
+        (f"{MODEL}-r2", [(None, "candidate", "registered anew")]),
+    ):
+        for before, after, reason in steps:
+            line = {**payload, "from": before, "to": after, "reason": reason}
+            store.ledger.append("transition", release_id, line, actor="test")
+    return store
+
+
+def test_a_status_names_the_model_of_each_release(
+    released: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "release", "status") == 0
+    head, first, second = capsys.readouterr().out.splitlines()
+    assert head.split() == ["release_id", "state", "exposure", "since", "model_version"]
+    assert first.split() == [f"{MODEL}-r1", "rejected", "0", "%", released.now().isoformat(), MODEL]
+    assert second.startswith(f"{MODEL}-r2  candidate  0 %")
+
+
+def test_the_history_of_a_model_is_that_of_all_its_releases(
+    released: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "release", "history", f"{MODEL}-r2") == 0
+    alone = capsys.readouterr().out
+    assert alone.count("\n") == 1
+    assert run(monkeypatch, "release", "history", MODEL) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert [line for line in told if line.endswith(":")] == [f"{MODEL}-r1:", f"{MODEL}-r2:"]
+    assert told[2].endswith("candidate → rejected  by test: worse in noise")
+    assert told[4] + "\n" == alone
+
+
+def test_the_lineage_of_a_release_is_that_of_its_model(
+    released: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "lineage", f"{MODEL}-r1", "--json") == 0
+    of_release = json.loads(capsys.readouterr().out)
+    assert run(monkeypatch, "lineage", MODEL, "--json") == 0
+    assert json.loads(capsys.readouterr().out) == of_release
+    assert of_release["model_version"] == MODEL
+    assert run(monkeypatch, "lineage", f"{MODEL}-r3") == 1
+    assert f"{MODEL}-r3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["release", "status"],
+        ["capture", "quarantined"],
+        ["dataset", "list"],
+        ["training", "list"],
+        ["monitoring", "incidents"],
+        ["labeling", "status"],
+    ],
+)
+def test_where_there_is_nothing_none_is_said(
+    arguments: list[str], store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, *arguments) == 0
+    assert capsys.readouterr().out == "none\n"
