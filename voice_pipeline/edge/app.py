@@ -9,17 +9,17 @@ from fastapi.staticfiles import StaticFiles
 
 from voice_pipeline.capture.erasure import revoke_consent
 from voice_pipeline.capture.errors import UnknownConsentError
-from voice_pipeline.edge import captures, flags, review, telemetry
+from voice_pipeline.edge import captures, flags, review, telemetry, transcription
 from voice_pipeline.edge.limits import BodyLimit
 from voice_pipeline.store.store import Store
 
 
 def create_app(store: Store) -> FastAPI:
-    """Captures, telemetry, flags, the update repository, consent and the review page."""
+    """Captures, telemetry, flags, transcription, the update repository, consent and the review page."""
     app = FastAPI(title="voice_pipeline edge", docs_url=None, redoc_url=None)
     app.add_middleware(BodyLimit)
     app.add_exception_handler(RequestValidationError, _invalid)
-    for part in (captures, telemetry, flags, review):
+    for part in (captures, telemetry, flags, transcription, review):
         app.include_router(part.router(store))
 
     @app.post("/v1/consents/{consent_id}/revoke")
