@@ -94,19 +94,15 @@ def open_recogniser(artifact: Artifact) -> OnnxRecogniser | TorchRecogniser:
         UnknownArtifactError: its files cannot be loaded.
     """
     from voice_pipeline.speech.confidence import ConfidenceModel
-    from voice_pipeline.speech.decoder import open_decoder
     from voice_pipeline.speech.errors import SpeechError
     from voice_pipeline.speech.recogniser import OnnxRecogniser, TorchRecogniser
-    from voice_pipeline.speech.tokenizer import CharTokenizer
 
     try:
+        if artifact.variant == INT8:
+            return OnnxRecogniser.load(artifact.folder)
         fitted = artifact.folder / CONFIDENCE
         confidence = ConfidenceModel.from_json(fitted.read_text()) if fitted.exists() else None
-        if artifact.variant == FLOAT:
-            return TorchRecogniser.load(artifact.folder, confidence)
-        tokenizer = CharTokenizer.from_json((artifact.folder / "tokenizer.json").read_text())
-        decode = open_decoder(artifact.folder, tokenizer)
-        return OnnxRecogniser(artifact.folder / NETWORK[INT8], tokenizer, confidence, decode=decode)
+        return TorchRecogniser.load(artifact.folder, confidence)
     except (SpeechError, OSError) as error:
         raise UnknownArtifactError(
             f"{artifact.variant} artifact of {artifact.model_version} cannot be loaded: {error}"

@@ -28,13 +28,14 @@ from sqlalchemy import insert, select, update
 from voice_pipeline.packaging.app_versions import first_app
 from voice_pipeline.packaging.errors import BundleConflictError, MissingInputError
 from voice_pipeline.packaging.export import OPSET, checkpoint_folder, exported
+from voice_pipeline.packaging.footprint import footprint
 from voice_pipeline.packaging.golden import golden_vectors
 from voice_pipeline.packaging.graph import ort_bytes
 from voice_pipeline.packaging.provenance import training_spec
 from voice_pipeline.packaging.quantise import QuantisedModel, int8_model_path, quantised
 from voice_pipeline.packaging.repository import UpdateRepository
 from voice_pipeline.packaging.signing import sign_folder, signing_public_key
-from voice_pipeline.schema.bundle import BundleFile, BundleManifest, GoldenVector, SliceFigures, SuiteFigures
+from voice_pipeline.schema.bundle import BundleFile, BundleManifest, Footprint, GoldenVector, SliceFigures, SuiteFigures
 from voice_pipeline.schema.canonical import canonical_json
 from voice_pipeline.schema.dataset import EvalSuite
 from voice_pipeline.schema.decoding import DecoderKind
@@ -189,6 +190,19 @@ def _flat_form(network: Path) -> bytes:
     return kept.read_bytes()
 
 
+def _footprint(store: Store, model_version: str, folder: Path) -> Footprint:
+    """What the files in `folder` cost, measured once for each network and decoder: a build that is done again gives the
+    same manifest.
+    """
+    from voice_pipeline.evaluation.artifacts import INT8, NETWORK, heard_sha256
+
+    heard = heard_sha256(folder / NETWORK[INT8], folder)
+    kept = int8_model_path(store, model_version).with_name(f"{heard[:16]}.footprint.json")
+    if not kept.exists():
+        write_atomically(kept, footprint(folder).model_dump_json().encode())
+    return Footprint.model_validate_json(kept.read_bytes())
+
+
 def _measured(
     store: Store, model_version: str, folder: Path
 ) -> tuple[EvalSuite, tuple[EvaluationReport, EvaluationReport]]:
@@ -260,6 +274,8 @@ def _manifest(
         environment={name: _version(name) for name in RUNTIMES},
         hyperparameters={**spec.hyperparameters.model_dump(mode="json"), "seed": spec.seed},
         evaluations=tuple(_figures(report) for report in reports),
+        parity=quantisation.parity,
+        footprint=_footprint(store, model_version, folder),
     )
 
 

@@ -54,6 +54,16 @@ def golden_vectors(folder: Path) -> tuple[GoldenVector, ...]:
     return tuple(vector for _, vector, _ in chosen[:KEPT])
 
 
+def speech(seconds: float) -> NDArray[np.float32]:
+    """So many seconds of the golden sounds, one after the other and over again: what is timed hears speech. Noise, in
+    which every letter is possible, keeps a beam search busier than any speech.
+    """
+    from voice_pipeline.speech.audio import SAMPLE_RATE, decode
+
+    sounds = np.concatenate([decode(sound.read_bytes()) for sound in sorted(SOUNDS.glob("*.flac"))])
+    return np.resize(sounds, round(seconds * SAMPLE_RATE))
+
+
 class _Plain:
     """The graph as written: every quantise and dequantise node is computed for itself, in floating point."""
 

@@ -4,7 +4,9 @@ Candidates, in the order in which devices would like them:
 - `static-qdq`: weights and activations int8 (QDQ, weights per channel, ranges from calibration clips of the training
   split);
 - `static-qdq-pointwise`: the same, depthwise convolutions left in float;
-- `weights-only`: int8 weights, float arithmetic. Nearest to float, small, but not faster.
+- `weights-only`: int8 weights, float arithmetic. Nearest to float, small, but not faster;
+- `dynamic`: weights int8 (one scale a tensor), each activation's range taken as it comes, for every clip anew. Needs no
+  calibration, and several times the time of the others.
 The Fourier convolution, the logarithm and the squeeze-and-excitation stay in float in all of them: their ranges span
 orders of magnitude, and eight bits ruin them (Nagel et al., "A White Paper on Neural Network Quantization", 2021,
 §2.4).
@@ -38,8 +40,11 @@ from typing import TYPE_CHECKING, Any
 from voice_pipeline.packaging.equalisation import equalised
 from voice_pipeline.packaging.errors import MissingInputError, QuantisationError
 from voice_pipeline.packaging.export import INPUT, checkpoint_folder, exported, float_model_path
+from voice_pipeline.packaging.fourier import compact
 from voice_pipeline.packaging.graph import activations_of, exact_sums, quantisable_nodes, simplified, weights_to_int8
+from voice_pipeline.packaging.parity import parity
 from voice_pipeline.schema.base import Record, Sha256
+from voice_pipeline.schema.bundle import Parity
 from voice_pipeline.schema.dataset import Split
 from voice_pipeline.stats.sampling import spread
 from voice_pipeline.store.blobs import write_atomically
@@ -71,7 +76,9 @@ class Candidate(Record):
 
 
 class QuantisedModel(Record):
-    """The chosen int8 graph, and what it was chosen from. `candidates[0]` is the float graph."""
+    """The chosen int8 graph, and what it was chosen from. `candidates[0]` is the float graph; `parity` is None in
+    records from before it was kept.
+    """
 
     model_version: str
     float_sha256: Sha256
@@ -82,6 +89,7 @@ class QuantisedModel(Record):
     development_clips: int
     development_words: int
     candidates: tuple[Candidate, ...]
+    parity: Parity | None = None
     seconds: float
 
     def wer_of(self, method: str) -> float:
@@ -124,6 +132,7 @@ def quantise(store: Store, model_version: str) -> QuantisedModel:
         measured = {name: measure(name, path, tokenizer, development) for name, path in files.items()}
         chosen = choose([candidate for name, candidate in measured.items() if name != "float"], words_of(development))
         graph = files[chosen.method].read_bytes()
+        near = parity(source, files[chosen.method], tokenizer, (clip.samples for clip in development))
     record = QuantisedModel(
         model_version=model_version,
         float_sha256=export.sha256,
@@ -134,6 +143,7 @@ def quantise(store: Store, model_version: str) -> QuantisedModel:
         development_clips=len(development),
         development_words=words_of(development),
         candidates=tuple(measured.values()),
+        parity=near,
         seconds=time.perf_counter() - started,
     )
     path = int8_model_path(store, model_version)
@@ -186,14 +196,31 @@ def make_candidates(source: Path, calibration: Sequence[Heard], folder: Path) ->
     nodes = quantisable_nodes(simple)
     alike.write_bytes(equalised(simple, (padded(clip.samples) for clip in calibration), nodes))
     every = nodes.depthwise + nodes.dense
-    weights_only = folder / "weights-only.onnx"
-    weights_only.write_bytes(weights_to_int8(simple, set(every)))
-    return {
-        "float": source,
+    made = {
         "static-qdq": _static(alike, calibration, folder / "static-qdq.onnx", every),
         "static-qdq-pointwise": _static(alike, calibration, folder / "static-qdq-pointwise.onnx", nodes.dense),
-        "weights-only": weights_only,
+        "weights-only": folder / "weights-only.onnx",
+        "dynamic": _dynamic(simple, folder / "dynamic.onnx", every),
     }
+    made["weights-only"].write_bytes(weights_to_int8(simple, set(every)))
+    for path in made.values():
+        path.write_bytes(compact(path))
+    return {"float": source, **made}
+
+
+def _dynamic(source: Path, target: Path, nodes: Sequence[str]) -> Path:
+    """Dynamic quantisation of `nodes`."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with _quiet():
+        quantize_dynamic(
+            str(source),
+            str(target),
+            weight_type=QuantType.QInt8,
+            nodes_to_quantize=list(nodes),
+            op_types_to_quantize=["Conv"],
+        )
+    return target
 
 
 def _static(source: Path, calibration: Sequence[Heard], target: Path, nodes: Sequence[str]) -> Path:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
+from voice_pipeline.packaging.footprint import peak_memory_mb
 from voice_pipeline.published.corpus import PublishedError, Splits, hear, read_recordings, read_sounds
 from voice_pipeline.published.recipe import spec_of
 from voice_pipeline.schema.base import Record
@@ -47,17 +47,6 @@ def measure_throughput(corpus: Path, copies: int, epochs: int, hyperparameters: 
     if done.returncode != 0:
         raise PublishedError(f"training for the benchmark failed: {(done.stderr.splitlines() or ['no message'])[-1]}")
     return Throughput.model_validate_json(done.stdout.splitlines()[-1])
-
-
-def peak_memory_mb(status: Path = Path("/proc/self/status")) -> float:
-    """The most memory that this process held at once, in MB. `getrusage` would tell the parent's where that was more:
-    Linux hands it on to what a process starts.
-    """
-    if not status.exists():
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
-    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) * 1024 / 1e6
 
 
 class _EnoughError(Exception):

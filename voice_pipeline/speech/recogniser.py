@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 WEIGHTS = "model.pt"
 CONFIG = "config.json"
 TOKENIZER = "tokenizer.json"
+NETWORK = "model.onnx"
+CONFIDENCE = "confidence.json"
 SHORTEST_INPUT = 4_800
 """Shorter recordings are padded with silence to this many samples (0.3 s)."""
 
@@ -132,6 +134,20 @@ class OnnxRecogniser:
         self.confidence = confidence
         self.frame_shift_s = frame_shift_s
         self.decode = decode or greedily(tokenizer)
+
+    @classmethod
+    def load(cls, folder: Path, frame_shift_s: float | None = None) -> OnnxRecogniser:
+        """The network of a bundle folder, one thread, with the decoder, and the confidence if any, that lie beside it.
+
+        Raises:
+            ModelFileError, TokenizerError, DecoderError: a file is damaged.
+            OSError: it cannot be read.
+        """
+        tokenizer = CharTokenizer.from_json((folder / TOKENIZER).read_text())
+        fitted = folder / CONFIDENCE
+        confidence = ConfidenceModel.from_json(fitted.read_text()) if fitted.exists() else None
+        decode = open_decoder(folder, tokenizer)
+        return cls(folder / NETWORK, tokenizer, confidence, frame_shift_s=frame_shift_s, decode=decode)
 
     def log_probs(self, samples: Samples) -> LogProbs:
         """(S, V) log-probabilities of one recording of at least 160 samples."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 from dataclasses import replace
 from itertools import groupby, product
@@ -190,3 +191,39 @@ def test_the_likeliest_path_of_what_greedy_heard_is_greedy_s_own(log_probs: np.n
     heard = greedy(log_probs, SMALL, 0.02)
     path = best_path(log_probs, heard.text, SMALL)
     assert log_probs[np.arange(len(path)), path].sum() == pytest.approx(log_probs.max(axis=1).sum(), abs=1e-4)
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 2**32 - 1), spread=st.floats(0, 3))
+def test_no_frame_tries_more_than_so_many_letters_and_those_are_its_likeliest(seed: int, spread: float) -> None:
+    scores = np.random.default_rng(seed).normal(0, spread, (6, WORDS.size))
+    log_probs = (scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)).astype(np.float32)
+    search = BeamSearch(Lexicon(NAMES, WORDS), BeamSettings(token_floor=0.0, sure_blank=1.0))
+    for frame, (row, letters) in enumerate(search._frames(log_probs)):
+        assert row is not None
+        assert len(letters) == module.MOST_LETTERS
+        others = set(range(1, WORDS.size)) - set(letters)
+        assert min(row[letter] for letter in letters) >= max(row[letter] for letter in others)
+
+
+@pytest.mark.parametrize("collecting", [True, False])
+def test_the_collector_rests_during_a_search_and_is_left_as_it_was(
+    collecting: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = BeamSearch(Lexicon(NAMES, WORDS), BeamSettings())
+    seen: list[bool] = []
+
+    def failing(log_probs: np.ndarray) -> list[object]:
+        seen.append(gc.isenabled())
+        raise MemoryError
+
+    monkeypatch.setattr(search, "ranked", failing)
+    before = gc.isenabled()
+    try:
+        gc.enable() if collecting else gc.disable()
+        with pytest.raises(MemoryError):
+            search.decode(np.zeros((1, WORDS.size), dtype=np.float32), 0.02)
+        assert gc.isenabled() is collecting
+    finally:
+        gc.enable() if before else gc.disable()
+    assert seen == [False]
