@@ -1,23 +1,25 @@
-"""What the device was told to run, kept as a lease.
+"""What the device was told to do, kept as a lease: the model to run, and where dictations are turned into text.
 
-A lease that lapses without a word from the edge falls back to the last *settled* assignment: the one that came with
-reason `DEFAULT`, the model of everybody, never a candidate under trial. Flags travel as OFREP
-(https://github.com/open-feature/protocol), so any OpenFeature client could ask the same question.
+A lease counts from the moment it was received until it lapses; by a clock that was set back to before that moment, it
+has lapsed, or nobody could tell how long it would go on. Then the last *settled* assignment is in force: the one that
+came with reason `DEFAULT`, the model of everybody, never a candidate under trial; and dictation is local.
 """
 
 from __future__ import annotations
 
-import json
 import os
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict
 
 from voice_pipeline.schema.base import Record, UtcTime
+from voice_pipeline.schema.inference import InferenceMode
 
 SETTLED = "DEFAULT"
+LONGEST_LEASE = timedelta(days=31)
 
 
 class DeviceAssignment(Record):
@@ -35,10 +37,27 @@ class DeviceAssignment(Record):
     reason: str = SETTLED
 
 
+@dataclass(frozen=True)
+class Flags:
+    """All that the edge tells a device at once; `etag` names this answer when asking again."""
+
+    assignment: DeviceAssignment
+    mode: InferenceMode = InferenceMode.LOCAL
+    etag: str = ""
+
+
 class _Lease(Record):
+    model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
+
     current: DeviceAssignment
     received_at: UtcTime
     settled: DeviceAssignment | None
+    mode: InferenceMode = InferenceMode.LOCAL
+    etag: str = ""
+
+    def holds(self, now: datetime) -> bool:
+        seconds = min(self.current.lease_seconds, int(LONGEST_LEASE.total_seconds()))
+        return self.received_at <= now and (now - self.received_at).total_seconds() <= seconds
 
 
 class AssignmentFile:
@@ -47,15 +66,20 @@ class AssignmentFile:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def keep(self, assignment: DeviceAssignment, now: datetime) -> None:
-        """Replace the lease; a `DEFAULT` assignment with a model also becomes what to fall back to."""
+    def keep(self, flags: Flags, now: datetime) -> None:
+        """Replace the lease; a `DEFAULT` assignment with a model also becomes what to fall back to.
+
+        Raises:
+            OSError: the disk is full; the lease before is still there.
+        """
+        assignment = flags.assignment
         known = self._read()
         settled = known.settled if known else None
         if assignment.reason == SETTLED and assignment.model_version is not None:
             settled = assignment
         elif assignment.shadow_model_version is not None:  # a shadow's primary model is that of everybody
             settled = _without_shadow(assignment)
-        lease = _Lease(current=assignment, received_at=now, settled=settled)
+        lease = _Lease(current=assignment, received_at=now, settled=settled, mode=flags.mode, etag=flags.etag)
         temporary = self._path.with_name(f".{self._path.name}.tmp")
         with temporary.open("w") as handle:
             handle.write(lease.model_dump_json())
@@ -63,14 +87,19 @@ class AssignmentFile:
             os.fsync(handle.fileno())
         temporary.replace(self._path)
 
-    def effective(self, now: datetime) -> DeviceAssignment | None:
-        """The assignment in force; once the lease has lapsed the settled one, without shadow; None before the first."""
+    def effective(self, now: datetime) -> Flags | None:
+        """What is in force; once the lease has lapsed, the settled model, local, no shadow; None before the first."""
         lease = self._read()
         if lease is None:
             return None
-        if now <= lease.received_at + timedelta(seconds=lease.current.lease_seconds):
-            return lease.current
-        return lease.settled or _without_shadow(lease.current)
+        if lease.holds(now):
+            return Flags(lease.current, lease.mode, lease.etag)
+        return Flags(lease.settled or _without_shadow(lease.current))
+
+    def latest(self) -> Flags | None:
+        """The last answer of the edge, however old."""
+        lease = self._read()
+        return Flags(lease.current, lease.mode, lease.etag) if lease else None
 
     def _read(self) -> _Lease | None:
         try:
@@ -82,15 +111,3 @@ class AssignmentFile:
 def _without_shadow(assignment: DeviceAssignment) -> DeviceAssignment:
     nothing: dict[str, Any] = {"shadow_model_version": None, "shadow_bundle_digest": None, "shadow_release_id": None}
     return assignment.model_copy(update={**nothing, "reason": SETTLED})
-
-
-def parse_flag(body: bytes) -> DeviceAssignment:
-    """The assignment in an OFREP evaluation response.
-
-    Raises:
-        ValueError: the body is not such a response.
-    """
-    try:
-        return DeviceAssignment.model_validate(json.loads(body)["value"])
-    except (KeyError, TypeError, ValidationError) as error:
-        raise ValueError(f"flag response is not an assignment: {error}") from error

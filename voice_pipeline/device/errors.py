@@ -23,9 +23,13 @@ class GoldenMismatchError(DeviceError):
     """On this device the model does not compute what it computed when it was packaged."""
 
 
+class StorageError(DeviceError):
+    """The device's disk is full or fails. What was installed and what waits is as it was."""
+
+
 class NoModelError(DeviceError):
     """No installed model verifies; the device has nothing to recognise with until its next update."""
 
 
 class EdgeUnavailableError(DeviceError):
-    """The edge did not answer; what was to be sent stays in the outbox."""
+    """The edge did not answer, or not with anything usable. What waits in the outbox stays there."""

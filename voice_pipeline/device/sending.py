@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from voice_pipeline.device.errors import EdgeUnavailableError
+from voice_pipeline.device.exchange import post
 from voice_pipeline.device.outbox import Letter, Outbox
 
 if TYPE_CHECKING:
@@ -69,14 +70,12 @@ def deliver_captures(outbox: Outbox, http: httpx.Client, edge_url: str) -> Deliv
 
 def _accepted(http: httpx.Client, url: str, **request: object) -> bool:
     """True on success, False on a refusal for good."""
-    import httpx
-
     try:
-        response = http.post(url, **request)  # type: ignore[arg-type]
-    except httpx.HTTPError as error:
-        raise EdgeUnavailableError(f"{url} did not answer ({type(error).__name__}); what waits is kept") from error
-    if response.is_success:
+        reply = post(http, url, **request)
+    except EdgeUnavailableError as error:
+        raise EdgeUnavailableError(f"{error}; what waits is kept") from error
+    if reply.success:
         return True
-    if response.status_code in REFUSALS:
+    if reply.status in REFUSALS:
         return False
-    raise EdgeUnavailableError(f"{url} answered {response.status_code}; what waits is kept")
+    raise EdgeUnavailableError(f"{url} answered {reply.status}; what waits is kept")

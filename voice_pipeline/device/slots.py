@@ -13,7 +13,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +40,8 @@ class Slots:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):  # a full disk: `staging` will say so
+            folder.mkdir(parents=True, exist_ok=True)
         for left_over in [*folder.glob("staging-*"), *folder.glob("trash-*")]:
             shutil.rmtree(left_over, ignore_errors=True)
         for left_over in folder.glob(".*.tmp"):
@@ -65,7 +66,7 @@ class Slots:
     def staging(self) -> Iterator[Path]:
         """An empty folder on the slots' own file system; gone afterwards unless it was installed."""
         folder = self._folder / f"staging-{secrets.token_hex(6)}"
-        folder.mkdir()
+        folder.mkdir(parents=True)
         try:
             yield folder
         finally:
@@ -75,12 +76,12 @@ class Slots:
         """Move a verified staging folder (`<model_version>/` and `<model_version>.sig`) into the idle slot."""
         name = self._idle_name() or SLOTS[0]
         target = self._folder / name
+        for path in [*staged.rglob("*"), staged]:
+            _flush(path)  # a full disk may only say so now: before the slot is emptied
         if target.exists():
             trash = self._folder / f"trash-{secrets.token_hex(6)}"
             target.rename(trash)
             shutil.rmtree(trash, ignore_errors=True)
-        for path in [*staged.rglob("*"), staged]:
-            _flush(path)
         staged.rename(target)
         _flush(self._folder)
         installed = self._in_slot(name)

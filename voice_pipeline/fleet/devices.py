@@ -19,10 +19,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from voice_pipeline.device.assignment import DeviceAssignment, parse_flag
-from voice_pipeline.device.client import FLAG, DeviceClient
+from voice_pipeline.device.assignment import DeviceAssignment, Flags
+from voice_pipeline.device.client import DeviceClient
 from voice_pipeline.device.clock import Clock
-from voice_pipeline.device.errors import DeviceError
+from voice_pipeline.device.errors import DeviceError, EdgeUnavailableError
+from voice_pipeline.device.flags import ask_flags
 from voice_pipeline.fleet.answers import Answer, Answers
 from voice_pipeline.fleet.errors import FleetError
 from voice_pipeline.fleet.offers import Offer, Offers
@@ -106,6 +107,7 @@ class SimulatedFleet:
         self._clock: Clock | None = None
         self._answers: Answers | None = None
         self._clients: dict[str, DeviceClient] = {}
+        self._told: dict[str, Flags] = {}
         rng = random.Random(f"{seed}|fleet")
         self.devices = [_device(number, populations.home, rng) for number in range(devices)]
 
@@ -164,15 +166,15 @@ class SimulatedFleet:
             return list(pool.map(self._ask, self.devices))
 
     def _ask(self, device: Device) -> DeviceAssignment:
-        import httpx
-
-        context = {"targetingKey": device.device_id, **device.context.model_dump(mode="json")}
+        """What a `DeviceClient` asks, in its own words; the last answer is kept while the edge says that it holds."""
         try:
-            response = self._http.post(f"{self._edge_url}/ofrep/v1/evaluate/flags/{FLAG}", json={"context": context})
-            response.raise_for_status()
-            return parse_flag(response.content)
-        except (httpx.HTTPError, ValueError) as error:
-            raise EdgeRefusedError(f"edge did not assign a model to {device.device_id}: {error}") from error
+            told = ask_flags(
+                self._http, self._edge_url, device.device_id, device.context, self._told.get(device.device_id)
+            )
+        except EdgeUnavailableError as error:
+            raise EdgeRefusedError(str(error)) from error
+        self._told[device.device_id] = told
+        return told.assignment
 
     def _ready(self, assignment: DeviceAssignment, round_: _Round) -> bool:
         """Whether a device with this assignment has a model to run; one that it refuses is noted."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import shutil
 import threading
@@ -32,12 +33,17 @@ PHONE = DeviceContext(
 
 @dataclass
 class Edge:
-    """An edge that serves the repository's files, assigns what `answer` says and remembers what was posted."""
+    """An edge that serves the repository's files, assigns what `answer` says, tells `mode`, transcribes everything as
+    `heard` (None: it has no live model) and remembers what was posted, with the headers in `asked`.
+    """
 
     settings: Settings
     manifests: dict[str, BundleManifest]
     url: str = ""
     answer: dict[str, Any] = field(default_factory=dict)
+    mode: Any = "local"
+    heard: dict[str, Any] | None = None
+    asked: list[dict[str, str]] = field(default_factory=list)
     status: int = 202
     refuse: Callable[[dict[str, Any]], bool] = lambda event: False
     posted: list[tuple[str, bytes]] = field(default_factory=list)
@@ -48,6 +54,10 @@ class Edge:
 
     def repository(self, now: datetime) -> UpdateRepository:
         return UpdateRepository(self.settings, now)
+
+    def flags(self) -> bytes:
+        told = {"dictation-model": self.answer, "dictation-inference-mode": self.mode}
+        return json.dumps({"flags": [{"key": key, "value": value} for key, value in told.items()]}).encode()
 
     def offer(self, now: datetime, *versions: str) -> None:
         for version in versions:
@@ -78,13 +88,22 @@ class _Handler(SimpleHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         self.edge.posted.append((self.path, body))
-        status, answer = self.edge.status, b"{}"
-        if self.path.startswith("/ofrep/"):
-            status, answer = 200, json.dumps({"key": "x", "value": self.edge.answer}).encode()
+        self.edge.asked.append({name.lower(): value for name, value in self.headers.items()})
+        status, answer, etag = self.edge.status, b"{}", ""
+        if self.path == "/ofrep/v1/evaluate/flags":
+            status, answer = 200, self.edge.flags()
+            etag = f'"{hashlib.sha256(answer).hexdigest()}"'
+            if self.headers["if-none-match"] == etag:
+                status, answer = 304, b""
+        elif self.path == "/v1/transcriptions":
+            status = 503 if self.edge.heard is None else 200
+            answer = json.dumps(self.edge.heard or {}).encode()
         elif self.path == "/v1/telemetry" and any(map(self.edge.refuse, json.loads(body)["events"])):
             status = 422
         self.send_response(status)
         self.send_header("content-length", str(len(answer)))
+        if etag:
+            self.send_header("etag", etag)
         self.end_headers()
         self.wfile.write(answer)
 

@@ -10,7 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import func, select
 
-from voice_pipeline.device.assignment import AssignmentFile, DeviceAssignment
+from voice_pipeline.device.assignment import AssignmentFile, DeviceAssignment, Flags
 from voice_pipeline.device.client import DeviceClient
 from voice_pipeline.edge.app import create_app
 from voice_pipeline.packaging.repository import UpdateRepository
@@ -45,7 +45,7 @@ def test_bundle_travels_over_the_edges_update_repository(store: Store, client: D
     manifest = sign_small_bundle(store.settings, V1, seed=0, min_app="1.0.0")
     UpdateRepository(store.settings, store.now()).publish(store.settings.bundles / V1, manifest)
     assigned = DeviceAssignment(model_version=V1, bundle_digest=manifest.digest)
-    AssignmentFile(tmp_path / "device" / "assignment.json").keep(assigned, store.now())
+    AssignmentFile(tmp_path / "device" / "assignment.json").keep(Flags(assigned), store.now())
     assert client.update().downloaded == (V1,)
     assert client.transcribe(SPEECH).text == client.transcribe(SPEECH).text
 

@@ -7,9 +7,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from voice_pipeline.capture.intake import accept
-from voice_pipeline.device.client import FLAG
+from voice_pipeline.device import flags as device_flags
 from voice_pipeline.edge.app import create_app
-from voice_pipeline.edge.flags import MODEL_FLAG
+from voice_pipeline.edge.flags import MODE_FLAG, MODEL_FLAG
 from voice_pipeline.edge.server import EdgeServer
 from voice_pipeline.store.store import Store
 from voice_pipeline_tests.capture.clips import CONTEXT, capture, tone
@@ -22,8 +22,8 @@ def client(store: Store) -> TestClient:
     return TestClient(create_app(store))
 
 
-def test_devices_and_edge_mean_the_same_flag() -> None:
-    assert FLAG == MODEL_FLAG
+def test_devices_and_edge_mean_the_same_flags() -> None:
+    assert (device_flags.MODEL_FLAG, device_flags.MODE_FLAG) == (MODEL_FLAG, MODE_FLAG)
 
 
 def test_without_a_release_the_flag_says_disabled(client: TestClient) -> None:
