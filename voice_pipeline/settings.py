@@ -24,12 +24,22 @@ QUIET = {
 """Environment that turns the telemetry of every component off."""
 
 
+def _default_home() -> Path:
+    """The home around `DAGSTER_HOME`, where that is a home's instance: Dagster's own commands then work on the same
+    home as its runs are kept in. Else `.voice_pipeline` in the current folder.
+    """
+    instance = Path(os.environ.get("DAGSTER_HOME", "")).expanduser()
+    if instance.name == "dagster" and any((instance.parent / name).exists() for name in ("catalogue.db", "keys")):
+        return instance.parent
+    return Path(".voice_pipeline")
+
+
 class Settings(BaseSettings):
     """All knobs of an installation. Empty URLs mean: embedded, inside `home`."""
 
     model_config = SettingsConfigDict(env_prefix="VOICE_PIPELINE_", frozen=True, extra="ignore")
 
-    home: Path = Path(".voice_pipeline")
+    home: Path = Field(default_factory=_default_home)
     database_url: str = ""
     vault_url: str = ""
     blob_url: str = ""
@@ -42,6 +52,7 @@ class Settings(BaseSettings):
     subject_salt: SecretStr = SecretStr("")  # empty: one minted for this home, under `keys`; see `Store.subject_salt`
     owner: str = "team:speech"
     training_profile: str = "full"
+    offline_keys: Path | None = None
     training_processes: int = 1  # above one: `torchrun` on this machine
 
     @cached_property
@@ -73,6 +84,13 @@ class Settings(BaseSettings):
     @property
     def keys(self) -> Path:
         return self.root / "keys"
+
+    @property
+    def offline_key_folder(self) -> Path:
+        """Where the private keys of the update repository's root and targets are looked for: a medium that is there
+        only while somebody signs, if the installation matters.
+        """
+        return self.offline_keys.expanduser().resolve() if self.offline_keys else self.keys / "offline"
 
     @property
     def dagster_home(self) -> Path:
@@ -107,7 +125,9 @@ class Settings(BaseSettings):
 
 
 def load_settings(home: Path | None = None) -> Settings:
-    """Settings from the environment; `home` wins over `VOICE_PIPELINE_HOME`."""
+    """Settings from the environment; `home` wins over `VOICE_PIPELINE_HOME`, and that over the home that `DAGSTER_HOME`
+    lies in.
+    """
     return Settings(home=home) if home else Settings()
 
 

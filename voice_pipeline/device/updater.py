@@ -1,29 +1,38 @@
 """Fetching a bundle the way TUF prescribes (https://theupdateframework.github.io/specification/latest/#detailed-client-workflow).
 
 The app ships with the repository's first root and nothing else. From it follow, verified step by step: newer roots, the
-timestamp, the snapshot, the targets, the archive's length and hash, and (from a field of the root) the key that bundles
-are signed with. Rollback, freeze, mix-and-match and tampering are refused by python-tuf; this module adds the
-bundle's own signature and digests on top, and a safe unpacking.
+timestamp, the snapshot, the targets, the archive's length and hash, and (from a field of the root) the keys that
+bundles are signed with. Rollback, freeze, mix-and-match and tampering are refused by python-tuf; this module adds a
+memory of time against a clock set back (`device.clock`), a deadline (`device.fetching`), a safe unpacking
+(`device.archive`) and the bundle's own signature, by a key that the newest root names (`device.root`).
+
+Promise: a fetch only ever adds to a folder of the caller's and to the trusted metadata; whatever it ends with, and if
+it is killed, what is installed stays as it is. Expired metadata ends fetches, and nothing else.
 """
 
 from __future__ import annotations
 
 import os
-import tarfile
-from collections.abc import Iterator
-from datetime import datetime
-from pathlib import Path, PurePosixPath
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from voice_pipeline.device.clock import Clock
+from voice_pipeline.device.archive import unpack
+from voice_pipeline.device.clock import Clock, HeldTimestamp, TimeMemory
 from voice_pipeline.device.errors import UpdateRefusedError, UpdateUnavailableError
+from voice_pipeline.device.root import RootChain
+from voice_pipeline.trust import TrustError, signature_path, verify_signature
 
 if TYPE_CHECKING:
     import httpx
-    from tuf.ngclient import FetcherInterface, Updater
+    from tuf.api.metadata import TargetFile
+    from tuf.ngclient import Updater
 
 MAX_ARCHIVE_BYTES = 200_000_000
-SIGNING_KEY_FIELD = "x-bundle-signing-key"
+FETCH_SECONDS = 900.0
+"""For all of one fetch: 20 MB at 200 kbit/s."""
+ARCHIVES = (".tar.xz", ".tar")
+"""Ends of target names, the preferred one first; the second was the only one before app 1.5.0."""
 
 
 class BundleUpdater:
@@ -34,31 +43,38 @@ class BundleUpdater:
         edge_url: the repository is at `<edge_url>/tuf/`.
         trusted_root: bytes of the root that the app ships with.
         clock: decides what has expired.
+        fetch_seconds: after which a fetch is given up, however it goes on.
     """
 
-    def __init__(self, home: Path, edge_url: str, http: httpx.Client, trusted_root: bytes, clock: Clock) -> None:
+    def __init__(
+        self,
+        home: Path,
+        edge_url: str,
+        http: httpx.Client,
+        trusted_root: bytes,
+        clock: Clock,
+        fetch_seconds: float = FETCH_SECONDS,
+    ) -> None:
         self._metadata = home / "tuf"
         self._url = edge_url.rstrip("/") + "/tuf"
         self._http = http
-        self._root = trusted_root
+        self._shipped = trusted_root
+        self._roots = RootChain(trusted_root, self._metadata)
         self._clock = clock
+        self._time = TimeMemory(self._metadata / "time.json")
+        self._seconds = fetch_seconds
 
     def signing_key(self) -> bytes:
-        """PEM of the public key that bundles are signed with, as the trusted root names it.
+        """PEM of the public keys that an installed bundle may be signed with, the current one first.
 
         Raises:
-            UpdateRefusedError: the root names none.
+            UpdateRefusedError: a root names none.
         """
-        from tuf.api.exceptions import RepositoryError
-        from tuf.api.metadata import Metadata, Root
+        return self._roots.all_keys()
 
-        try:
-            root = Metadata[Root].from_bytes(self._root)
-            return str(root.signed.unrecognized_fields[SIGNING_KEY_FIELD]).encode()
-        except (RepositoryError, KeyError) as error:
-            raise UpdateRefusedError(
-                "the app's trusted root names no bundle signing key; install the app again"
-            ) from error
+    def look_at_the_clock(self) -> datetime:
+        """Remember what time it is, so that the clock cannot be set back unnoticed. The time to judge expiry by."""
+        return self._time.look(self._clock.now(), self._held())
 
     def fetch(self, model_version: str, into: Path) -> Path:
         """Download and unpack the bundle of `model_version`.
@@ -70,20 +86,15 @@ class BundleUpdater:
             The bundle folder.
 
         Raises:
-            UpdateRefusedError: metadata or archive does not verify (tampered, rolled back, expired, wrong keys).
-            UpdateUnavailableError: the repository cannot be reached or does not offer that model.
+            UpdateRefusedError: metadata, archive or signature does not verify (tampered, rolled back, expired, by
+                wrong or revoked keys).
+            UpdateUnavailableError: the repository cannot be reached, is too slow or does not offer that model.
+            OSError: this device cannot store it.
         """
         from tuf.api.exceptions import DownloadError, RepositoryError
 
-        archive = into / "archive.tar"
         try:
-            updater = self._updater()
-            target = updater.get_targetinfo(f"{model_version}.tar")
-            if target is None:
-                raise UpdateUnavailableError(f"model {model_version} is not on offer; keeping the installed model")
-            if target.length > MAX_ARCHIVE_BYTES:
-                raise UpdateRefusedError(f"model {model_version} is {target.length} bytes, more than a device takes")
-            updater.download_target(target, str(archive))
+            archive = self._download(model_version, into)
         except RepositoryError as error:
             raise UpdateRefusedError(
                 f"update to {model_version} is refused ({type(error).__name__}: {error}); keeping the installed model"
@@ -94,69 +105,69 @@ class BundleUpdater:
             ) from error
         unpack(archive, into, model_version)
         archive.unlink()
-        return into / model_version
+        folder = into / model_version
+        try:
+            verify_signature(folder, signature_path(folder), self._roots.current_keys())
+        except TrustError as error:
+            raise UpdateRefusedError(f"{error}; keeping the installed model") from error
+        return folder
+
+    def _download(self, model_version: str, into: Path) -> Path:
+        """The archive, as the metadata that is in force describes it."""
+        updater = self._updater()
+        updater.refresh()
+        self._flush()
+        for end in ARCHIVES:
+            target: TargetFile | None = updater.get_targetinfo(model_version + end)
+            if target is None:
+                continue
+            if target.length > MAX_ARCHIVE_BYTES:
+                raise UpdateRefusedError(f"model {model_version} is {target.length} bytes, more than a device takes")
+            return Path(updater.download_target(target, str(into / f"archive{end}")))
+        raise UpdateUnavailableError(f"model {model_version} is not on offer; keeping the installed model")
 
     def _updater(self) -> Updater:
         from tuf.ngclient import Updater
 
+        from voice_pipeline.device.fetching import LIMITS, DeadlineFetcher
+
         self._metadata.mkdir(parents=True, exist_ok=True)
-        for left_over in self._metadata.glob("tmp*"):  # python-tuf's temporary files of a killed refresh
+        for left_over in [*self._metadata.glob("tmp*"), *self._metadata.glob(".*.tmp")]:  # of a killed refresh
             left_over.unlink()
         updater = Updater(
             metadata_dir=str(self._metadata),
             metadata_base_url=f"{self._url}/metadata/",
             target_base_url=f"{self._url}/targets/",
-            fetcher=_http_fetcher(self._http),
-            bootstrap=self._root,
+            fetcher=DeadlineFetcher(self._http, self._seconds),
+            config=LIMITS,
+            bootstrap=self._shipped,
         )
-        _set_reference_time(updater, self._clock.now())
+        _set_reference_time(updater, self.look_at_the_clock())
         return updater
+
+    def _held(self) -> HeldTimestamp | None:
+        """The timestamp that this device took last, if the newest root still stands for it."""
+        from tuf.api.exceptions import RepositoryError
+        from tuf.api.metadata import Metadata, Timestamp
+
+        try:
+            held = Metadata[Timestamp].from_bytes((self._metadata / "timestamp.json").read_bytes())
+            self._roots.newest().verify_delegate(Timestamp.type, held.signed_bytes, held.signatures)
+        except (OSError, RepositoryError, ValueError, UpdateRefusedError):
+            return None
+        return HeldTimestamp(held.signed.version, held.signed.expires.astimezone(UTC))
+
+    def _flush(self) -> None:
+        """Force the metadata to the disk: python-tuf (7.0, 2026-11) replaces files whole, but leaves that out."""
+        for path in [*self._metadata.rglob("*.json"), self._metadata / "root_history", self._metadata]:
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 def _set_reference_time(updater: Updater, now: datetime) -> None:
     """Expiry is judged by the device's clock. python-tuf fixes its reference time on construction and offers no
     argument for it (7.0, 2026-11)."""
     updater._trusted_set.reference_time = now
-
-
-def _http_fetcher(http: httpx.Client) -> FetcherInterface:
-    """python-tuf's downloads over the device's own HTTP client."""
-    import httpx
-    from tuf.api.exceptions import DownloadError, DownloadHTTPError
-    from tuf.ngclient import FetcherInterface
-
-    class HttpFetcher(FetcherInterface):
-        def _fetch(self, url: str) -> Iterator[bytes]:
-            try:
-                with http.stream("GET", url, headers={"accept-encoding": "identity"}) as response:
-                    if response.status_code != httpx.codes.OK:
-                        raise DownloadHTTPError(f"{url} answered {response.status_code}", response.status_code)
-                    yield from response.iter_raw()
-            except httpx.HTTPError as error:
-                raise DownloadError(f"{url} cannot be read: {type(error).__name__}") from error
-
-    return HttpFetcher()
-
-
-def unpack(archive: Path, into: Path, model_version: str) -> None:
-    """Unpack a bundle archive: plain files below `<model_version>/` and the signature beside it, nothing else.
-
-    Raises:
-        UpdateRefusedError: the archive is damaged or holds a link, a device, an absolute or a climbing path.
-    """
-    try:
-        with tarfile.open(archive, mode="r:") as tar:
-            for member in tar:
-                path = PurePosixPath(member.name)
-                inside = path.parts[0] == model_version and len(path.parts) > 1 and ".." not in path.parts
-                if not member.isreg() or not (inside or member.name == f"{model_version}.sig"):
-                    raise UpdateRefusedError(f"archive of {model_version} holds {member.name!r}; update refused")
-                handle = tar.extractfile(member)
-                target = into / path
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with target.open("xb") as out:
-                    out.write(handle.read() if handle else b"")
-                    out.flush()
-                    os.fsync(out.fileno())
-    except (tarfile.TarError, OSError, IndexError) as error:
-        raise UpdateRefusedError(f"archive of {model_version} cannot be unpacked ({error}); update refused") from error

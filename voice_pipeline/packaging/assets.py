@@ -48,11 +48,13 @@ def quantized_model(context: AssetExecutionContext, store: ResourceParam[Store])
 )
 def signed_bundle(context: AssetExecutionContext, store: ResourceParam[Store]) -> MaterializeResult:
     manifest = build_bundle(store, context.partition_key)
-    publish(store, context.partition_key)
+    publication = publish(store, context.partition_key)
     folder = store.settings.bundles / context.partition_key
     return MaterializeResult(
         metadata={
             "bundle_digest": manifest.digest,
+            "published": publication.in_force,
+            "waits_for": publication.waits_for,
             "wer_float": manifest.wer_float,
             "wer_int8": manifest.wer_int8,
             "quantisation": manifest.quantisation,

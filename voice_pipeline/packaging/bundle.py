@@ -23,7 +23,7 @@ import shutil
 from importlib import metadata
 from pathlib import Path
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import insert, select
 
 from voice_pipeline.packaging.app_versions import first_app
 from voice_pipeline.packaging.errors import BundleConflictError, MissingInputError
@@ -32,8 +32,9 @@ from voice_pipeline.packaging.footprint import footprint
 from voice_pipeline.packaging.golden import golden_vectors
 from voice_pipeline.packaging.graph import ort_bytes
 from voice_pipeline.packaging.provenance import training_spec
+from voice_pipeline.packaging.publication import record_publication
 from voice_pipeline.packaging.quantise import QuantisedModel, int8_model_path, quantised
-from voice_pipeline.packaging.repository import UpdateRepository
+from voice_pipeline.packaging.repository import Publication, UpdateRepository
 from voice_pipeline.packaging.signing import sign_folder, signing_public_key
 from voice_pipeline.schema.bundle import BundleFile, BundleManifest, Footprint, GoldenVector, SliceFigures, SuiteFigures
 from voice_pipeline.schema.canonical import canonical_json
@@ -46,7 +47,6 @@ from voice_pipeline.store.tables import bundles
 from voice_pipeline.trust import MANIFEST, TrustError, verify_bundle
 
 RUNTIMES = ("python", "torch", "onnx", "onnxruntime", "numpy")
-PUBLISHED = "bundle_published"
 
 
 def build_bundle(store: Store, model_version: str) -> BundleManifest:
@@ -87,8 +87,9 @@ def build_bundle(store: Store, model_version: str) -> BundleManifest:
     return manifest
 
 
-def publish(store: Store, model_version: str) -> BundleManifest:
+def publish(store: Store, model_version: str) -> Publication:
     """Offer the catalogued bundle in the update repository; the first time a ledger line says so, repeats do nothing.
+    Where the offline keys are elsewhere it waits for them, unpublished: `packaging.publication` records it later.
 
     Raises:
         MissingInputError: no bundle of that model is catalogued.
@@ -98,17 +99,10 @@ def publish(store: Store, model_version: str) -> BundleManifest:
     if manifest is None:
         raise MissingInputError(f"model {model_version} has no bundle; materialise signed_bundle first")
     _verify(store, folder, manifest)
-    archive_sha256 = UpdateRepository(store.settings, store.now()).publish(folder, manifest)
-    with store.database.write() as connection:
-        first = connection.execute(
-            update(bundles)
-            .where(bundles.c.bundle_digest == manifest.digest, bundles.c.published_at.is_(None))
-            .values(published_at=store.now().isoformat())
-        ).rowcount
-        if first:
-            payload = {"model_version": model_version, "archive_sha256": archive_sha256}
-            store.ledger.append(PUBLISHED, manifest.digest, payload, "packaging", connection=connection)
-    return manifest
+    publication = UpdateRepository(store.settings, store.now()).publish(folder, manifest)
+    if publication.in_force:
+        record_publication(store, model_version, manifest.digest, publication.archive_sha256)
+    return publication
 
 
 def catalogued(store: Store, model_version: str) -> BundleManifest | None:

@@ -1,62 +1,77 @@
 """The update repository that devices trust: TUF 1.0 (https://theupdateframework.github.io/specification/latest/).
 
-Layout under `settings.tuf / "repository"`, served as plain files: `metadata/` (N.root.json, N.targets.json,
-N.snapshot.json, timestamp.json; consistent snapshots) and `targets/<sha256>.<model_version>.tar`.
-Root and targets are signed by the offline keys, snapshot and timestamp by the online keys. The root carries the public
-key that bundles are signed with (`SIGNING_KEY_FIELD`), so a device that pins the root needs to be told nothing else.
+Layout under `settings.tuf / "repository"`, served as plain files: `metadata/` (see `packaging.metadata_chain`) and
+`targets/<sha256>.<model_version>.tar.xz`. Root and targets are signed by the offline keys, snapshot and timestamp by
+the online keys. The root carries the public keys that bundles are signed with (`SIGNING_KEY_FIELD`), so a device that
+pins the root needs to be told nothing else.
 
-Promise: a publication killed anywhere leaves the last one in force, because the timestamp, written last and in one
-move, is the only file that names the others.
+Promise: a publication killed anywhere leaves the last one in force, and repeating it, or a sensor's next look, finishes
+it. Where the targets keys are not on this machine a publication waits, its archive in place, its metadata outside the
+served folder, until they have signed.
 """
 
 from __future__ import annotations
 
-import io
-import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from voice_pipeline.packaging.errors import RepositoryDamagedError
-from voice_pipeline.packaging.signing import private_key, signing_public_key
+from voice_pipeline.packaging.archive import former_name, pack, target_name
+from voice_pipeline.packaging.errors import RepositoryDamagedError, RepositoryWaitsError
+from voice_pipeline.packaging.metadata_chain import (
+    ONLINE,
+    ROOT,
+    TARGETS,
+    TIMESTAMP,
+    MetadataChain,
+    Pending,
+)
 from voice_pipeline.schema.bundle import BundleManifest
-from voice_pipeline.schema.canonical import digest
+from voice_pipeline.schema.canonical import digest, sha256_bytes
+from voice_pipeline.schema.delivery_policy import MetadataRole
 from voice_pipeline.settings import Settings
 from voice_pipeline.store.blobs import write_atomically
 from voice_pipeline.trust import signature_path
 
 if TYPE_CHECKING:
-    from securesystemslib.signer import CryptoSigner
     from tuf.api.metadata import Metadata
 
-OFFLINE_LIFETIME = timedelta(days=365)
-ONLINE_LIFETIME = timedelta(days=30)
-SIGNING_KEY_FIELD = "x-bundle-signing-key"
-KEY_FOLDER = {"root": "offline", "targets": "offline", "snapshot": "online", "timestamp": "online"}
-LIFETIME = {
-    "root": OFFLINE_LIFETIME,
-    "targets": OFFLINE_LIFETIME,
-    "snapshot": ONLINE_LIFETIME,
-    "timestamp": ONLINE_LIFETIME,
-}
+ALERT_DAYS = (90, 30, 14, 7, 3, 1, 0)
+"""With so many days left, people are told that offline keys have to sign again."""
+
+
+@dataclass(frozen=True)
+class Publication:
+    """A bundle as it is offered: `in_force` is False while its metadata waits for signatures: `waits_for` tells."""
+
+    archive_sha256: str
+    in_force: bool
+    waits_for: str = ""
 
 
 class UpdateRepository:
     """Reads and extends the repository of one home; made, with its keys, when first asked for anything.
 
     Args:
-        settings: says where metadata, targets and keys lie.
+        settings: says where metadata, targets, keys and the policy lie.
         now: the instant from which expiry counts.
     """
 
     def __init__(self, settings: Settings, now: datetime) -> None:
-        self._keys = settings.keys
-        self._lock = settings.tuf / ".lock"
-        self.metadata = settings.tuf / "repository" / "metadata"
+        self.chain = MetadataChain(settings, now)
+        self.metadata = self.chain.metadata
         self.targets = settings.tuf / "repository" / "targets"
         self._now = now
+
+    @contextmanager
+    def _settled(self) -> Iterator[MetadataChain]:
+        """The chain, alone with it, after everything that could come into force has."""
+        with self.chain.exclusive():
+            self.chain.settle()
+            yield self.chain
 
     def trusted_root(self) -> bytes:
         """The first root's bytes: what an app ships with. All later roots follow from it.
@@ -64,7 +79,7 @@ class UpdateRepository:
         Raises:
             RepositoryDamagedError: there is a repository but not its first root.
         """
-        with self._exclusive():
+        with self.chain.exclusive():
             try:
                 return (self.metadata / "1.root.json").read_bytes()
             except OSError as error:
@@ -72,172 +87,174 @@ class UpdateRepository:
                     f"{self.metadata} has lost 1.root.json, which every device starts from; restore it from a backup"
                 ) from error
 
-    def publish(self, folder: Path, manifest: BundleManifest) -> str:
-        """Offer a signed bundle to devices as target `<model_version>.tar`; repeating it changes nothing.
+    # --- what is on offer ---------------------------------------------------------------------------------------------
 
-        Returns:
-            The sha256 of the archive.
+    def publish(self, folder: Path, manifest: BundleManifest) -> Publication:
+        """Offer a signed bundle to devices as target `<model_version>.tar.xz`; repeating it changes nothing. A bundle
+        that is on offer under its former name, `.tar`, stays so, for apps that know no other.
         """
+        with self._settled() as chain:
+            coming = chain.pending(TARGETS) or chain.current(TARGETS)
+            name, former = target_name(manifest.model_version), former_name(manifest.model_version)
+            name = former if former in coming.signed.targets else name
+            custom = {
+                "model_version": manifest.model_version,
+                "bundle_digest": manifest.digest,
+                "min_app_version": manifest.min_app_version,
+                "signature_sha256": sha256_bytes(signature_path(folder).read_bytes()),
+            }
+            if not _offers(coming, name, custom):
+                self._add(chain, coming, folder, name, custom)
+            if self._stale():
+                chain.advance()
+            return self._publication(chain, name, custom)
+
+    def _add(
+        self, chain: MetadataChain, coming: Metadata[Any], folder: Path, name: str, custom: dict[str, str]
+    ) -> None:
         from tuf.api.metadata import TargetFile
 
-        name = target_name(manifest.model_version)
-        archive = pack(folder)
+        archive = pack(folder, name)
         target = TargetFile.from_data(name, archive, ["sha256"])
-        target.unrecognized_fields["custom"] = {
-            "model_version": manifest.model_version,
-            "bundle_digest": manifest.digest,
-            "min_app_version": manifest.min_app_version,
-        }
-        sha256 = target.hashes["sha256"]
-        with self._exclusive():
-            targets = self._current("targets")
-            if targets.signed.targets.get(name) == target:
-                self._renew()
-                return sha256
-            write_atomically(self.targets / f"{sha256}.{name}", archive)
-            targets.signed.targets[name] = target
-            self._write_next(targets, "targets")
-            self._advance_snapshot(targets.signed.version)
-        return sha256
+        target.unrecognized_fields["custom"] = custom
+        write_atomically(self.targets / f"{target.hashes['sha256']}.{name}", archive)
+        coming.signed.targets[name] = target
+        chain.propose(coming, TARGETS)
+        chain.settle()
+
+    def _publication(self, chain: MetadataChain, name: str, custom: dict[str, str]) -> Publication:
+        pending = chain.pending(TARGETS)
+        if _offers(chain.current(TARGETS), name, custom):
+            return Publication(chain.current(TARGETS).signed.targets[name].hashes["sha256"], in_force=True)
+        if pending is None:
+            raise RepositoryDamagedError(f"{name} is neither on offer nor pending; publish it again")
+        sha256 = pending.signed.targets[name].hashes["sha256"]
+        return Publication(sha256, in_force=False, waits_for=chain.missing(TARGETS, pending))
 
     def withdraw(self, model_version: str) -> bool:
-        """Stop offering a bundle; True if it was on offer. Devices that hold it keep it as a fallback."""
-        with self._exclusive():
-            targets = self._current("targets")
-            if targets.signed.targets.pop(target_name(model_version), None) is None:
+        """Stop offering a bundle; True if it was on offer. Devices that hold it keep it as a fallback. Like everything
+        that targets say, it comes into force when the targets keys have signed it.
+        """
+        with self._settled() as chain:
+            coming = chain.pending(TARGETS) or chain.current(TARGETS)
+            names = (target_name(model_version), former_name(model_version))
+            if not [name for name in names if coming.signed.targets.pop(name, None) is not None]:
                 return False
-            self._write_next(targets, "targets")
-            self._advance_snapshot(targets.signed.version)
+            chain.propose(coming, TARGETS)
+            chain.settle()
             return True
 
     def published(self) -> dict[str, dict[str, Any]]:
-        """What is on offer: model version → custom metadata of its target."""
-        with self._exclusive():
-            files = self._current("targets").signed.targets.values()
-            return {file.custom["model_version"]: dict(file.custom) for file in files if file.custom}
+        """What is on offer: model version → custom metadata of its target, and `archive_sha256`. What waits for
+        signatures is not on offer.
+        """
+        with self.chain.exclusive():
+            files = self.chain.current(TARGETS).signed.targets.values()
+            offered = [{**file.custom, "archive_sha256": file.hashes["sha256"]} for file in files if file.custom]
+            return {custom["model_version"]: custom for custom in offered}
 
-    def renew(self) -> bool:
-        """Re-sign snapshot and timestamp if less than half their life is left; True if that was done."""
-        with self._exclusive():
-            return self._renew()
+    # --- signatures ---------------------------------------------------------------------------------------------------
+
+    def pending(self) -> list[Pending]:
+        """What waits for signatures of root or targets keys."""
+        if not (self.metadata / "timestamp.json").exists():
+            return []
+        with self.chain.exclusive():
+            return self.chain.waiting_list()
+
+    def sign(self) -> list[Pending]:
+        """Add the signatures of the offline keys that are here to all that waits; returns what still does."""
+        with self._settled() as chain:
+            for waiting in chain.waiting_list():
+                chain.add_signatures(waiting.role)
+            chain.settle()
+            return chain.waiting_list()
+
+    def accept(self, metadata: Metadata[Any]) -> list[Pending]:
+        """Take the signatures that pending metadata was given elsewhere; returns what still waits.
+
+        Raises:
+            RepositoryWaitsError: it is not what waits.
+        """
+        with self._settled() as chain:
+            chain.add_signatures(MetadataRole(metadata.signed.type), metadata)
+            chain.settle()
+            return chain.waiting_list()
+
+    def discard(self, role: MetadataRole) -> bool:
+        """Give up what of `role` waits for signatures; True if there was something."""
+        with self.chain.exclusive():
+            path = self.chain.pending_path(role)
+            there = path.exists()
+            path.unlink(missing_ok=True)
+            return there
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    def renew(self) -> list[MetadataRole]:
+        """Sign again what has less than half of its life left; what offline keys must sign is made ready for them.
+        Returns what was renewed.
+
+        Raises:
+            RepositoryWaitsError: something will expire unless people sign it; all else was renewed.
+        """
+        with self._settled() as chain:
+            done, told = [], []
+            for role in (ROOT, TARGETS):
+                if not self._half_spent(role):
+                    continue
+                if chain.pending(role) is None:
+                    chain.propose(chain.current(role), role)
+                    chain.settle()
+                if (pending := chain.pending(role)) is None:
+                    done.append(role)
+                elif self._days_left(role) <= ALERT_DAYS[0]:
+                    expires = chain.current(role).signed.expires
+                    told.append(f"{role} expires on {expires:%Y-%m-%d}; {chain.missing(role, pending)}")
+            if self._stale():
+                chain.advance()
+                done.append(TIMESTAMP)
+            if told:
+                raise RepositoryWaitsError(
+                    f"{' and '.join(told)}: sign what lies in {chain.waiting} (runbook, Keys), or no device updates"
+                )
+            return done
 
     def renewal_due(self) -> str | None:
-        """The digest of the metadata that `renew` would replace now; None while it is fresh or nothing is on offer."""
+        """The digest of what `renew` would do or tell now; None while all is fresh or nothing is on offer. While
+        offline keys are missed it changes on each of `ALERT_DAYS`.
+        """
         if not (self.metadata / "timestamp.json").exists():
             return None
-        with self._exclusive():
-            timestamp = self._current("timestamp").signed
-            if not self._stale() or not self._current("targets").signed.targets:
+        with self.chain.exclusive():
+            chain = self.chain
+            due: dict[str, Any] = {}
+            if not chain.current(TARGETS).signed.targets and chain.pending(TARGETS) is None:
                 return None
-            return digest({"timestamp": timestamp.version, "expires": timestamp.expires.isoformat()})
-
-    # --- inside, all under the lock -----------------------------------------------------------------------------------
-
-    @contextmanager
-    def _exclusive(self) -> Iterator[None]:
-        from filelock import FileLock
-
-        self._lock.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(self._lock):
-            if not (self.metadata / "timestamp.json").exists():
-                self._found()
-            yield
-
-    def _found(self) -> None:
-        from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
-
-        root_file = self.metadata / "1.root.json"
-        if not root_file.exists():
-            root = Root(consistent_snapshot=True)
-            for role in KEY_FOLDER:
-                root.add_key(self._signer(role).public_key, role)
-            root.unrecognized_fields[SIGNING_KEY_FIELD] = signing_public_key(self._keys).decode()
-            self._write(Metadata(root), "root")
-        self.targets.mkdir(parents=True, exist_ok=True)
-        self._write(Metadata(Targets()), "targets")
-        self._write(Metadata(Snapshot()), "snapshot")
-        self._write(Metadata(Timestamp()), "timestamp")
-
-    def _key_path(self, role: str) -> Path:
-        return self._keys / KEY_FOLDER[role] / f"{role}.key"
-
-    def _signer(self, role: str) -> CryptoSigner:
-        from cryptography.hazmat.primitives import serialization
-        from securesystemslib.signer import CryptoSigner
-
-        path = private_key(self._key_path(role))
-        try:
-            return CryptoSigner(serialization.load_pem_private_key(path.read_bytes(), password=None))  # type: ignore[arg-type]
-        except ValueError as error:
-            raise RepositoryDamagedError(f"key of role {role} cannot be read; restore {path.name}") from error
-
-    def _current(self, role: str) -> Metadata[Any]:
-        """The metadata of `role` that is in force."""
-        from tuf.api.exceptions import RepositoryError
-        from tuf.api.metadata import Metadata
-
-        try:
-            if role == "root":
-                newest = max(int(path.name.split(".")[0]) for path in self.metadata.glob("*.root.json"))
-                return Metadata.from_file(str(self.metadata / f"{newest}.root.json"))
-            metadata: Metadata[Any] = Metadata.from_file(str(self.metadata / "timestamp.json"))
-            if role != "timestamp":
-                version = metadata.signed.snapshot_meta.version
-                metadata = Metadata.from_file(str(self.metadata / f"{version}.snapshot.json"))
-            if role == "targets":
-                version = metadata.signed.meta["targets.json"].version
-                metadata = Metadata.from_file(str(self.metadata / f"{version}.targets.json"))
-        except (OSError, ValueError, RepositoryError) as error:
-            raise RepositoryDamagedError(
-                f"{role} metadata cannot be read ({error}); restore {self.metadata}"
-            ) from error
-        return metadata
-
-    def _write_next(self, metadata: Metadata[Any], role: str) -> None:
-        """`_write` the version after the one that `metadata` has."""
-        metadata.signed.version += 1
-        self._write(metadata, role)
-
-    def _write(self, metadata: Metadata[Any], role: str) -> None:
-        """Sign metadata with a fresh expiry and put it into place in one move."""
-        metadata.signed.expires = (self._now + LIFETIME[role]).replace(microsecond=0)
-        metadata.sign(self._signer(role))
-        name = "timestamp.json" if role == "timestamp" else f"{metadata.signed.version}.{role}.json"
-        write_atomically(self.metadata / name, metadata.to_bytes())
-
-    def _advance_snapshot(self, targets_version: int) -> None:
-        snapshot, timestamp = self._current("snapshot"), self._current("timestamp")
-        snapshot.signed.meta["targets.json"].version = targets_version
-        self._write_next(snapshot, "snapshot")
-        timestamp.signed.snapshot_meta.version = snapshot.signed.version
-        self._write_next(timestamp, "timestamp")
+            if self._stale():
+                timestamp = chain.current(TIMESTAMP).signed
+                due["timestamp"] = [timestamp.version, timestamp.expires.isoformat()]
+            for role in (ROOT, TARGETS):
+                if self._half_spent(role):
+                    waits = chain.pending(role) is not None
+                    told = [days for days in ALERT_DAYS if self._days_left(role) <= days] if waits else []
+                    if not waits or told:
+                        due[role] = [chain.current(role).signed.version, *told]
+            return digest(due) if due else None
 
     def _stale(self) -> bool:
-        expires: datetime = self._current("timestamp").signed.expires
-        return expires - self._now <= ONLINE_LIFETIME / 2
+        return any(self._half_spent(role) for role in ONLINE)
 
-    def _renew(self) -> bool:
-        if not self._stale():
-            return False
-        targets = self._current("targets")
-        if targets.signed.expires - self._now < OFFLINE_LIFETIME / 2:
-            self._write_next(targets, "targets")
-        self._advance_snapshot(targets.signed.version)
-        return True
+    def _half_spent(self, role: MetadataRole) -> bool:
+        left: timedelta = self.chain.current(role).signed.expires - self._now
+        return left <= self.chain.policy.rule(role).lifetime / 2
+
+    def _days_left(self, role: MetadataRole) -> float:
+        left: timedelta = self.chain.current(role).signed.expires - self._now
+        return left / timedelta(days=1)
 
 
-def target_name(model_version: str) -> str:
-    """The TUF target path of a model version's bundle."""
-    return f"{model_version}.tar"
-
-
-def pack(folder: Path) -> bytes:
-    """A bundle folder and its signature as one tar, with fixed headers and order: equal bundles give equal bytes."""
-    buffer = io.BytesIO()
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        for path in [*paths, signature_path(folder)]:
-            info = tarfile.TarInfo(path.relative_to(folder.parent).as_posix())
-            info.size = path.stat().st_size
-            archive.addfile(info, io.BytesIO(path.read_bytes()))
-    return buffer.getvalue()
+def _offers(targets: Metadata[Any], name: str, custom: dict[str, str]) -> bool:
+    """Whether that bundle, with that signature, is among `targets`."""
+    found = targets.signed.targets.get(name)
+    return found is not None and found.custom == custom

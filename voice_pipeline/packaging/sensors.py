@@ -1,4 +1,4 @@
-"""Shell: signs the update repository's short-lived metadata again before devices would have to refuse it."""
+"""Shell: keeps the update repository fetchable, and finishes what waited for signatures."""
 
 from collections.abc import Iterator
 
@@ -14,17 +14,23 @@ from dagster import (
     sensor,
 )
 
+from voice_pipeline.packaging.publication import finish_publications, publications_due
 from voice_pipeline.packaging.repository import UpdateRepository
 from voice_pipeline.store.store import Store
 
 
-@op(description="Sign snapshot and timestamp again, and targets when less than half of its life is left.")
+@op(
+    description="Record publications that were signed since; sign again what is half spent. Fails, and so alerts, if "
+    "root or targets will expire unless people sign them."
+)
 def renew_metadata(context: OpExecutionContext, store: ResourceParam[Store]) -> None:
+    published = finish_publications(store)
+    context.log.info(f"published: {', '.join(published) or 'nothing new'}")
     renewed = UpdateRepository(store.settings, store.now()).renew()
-    context.log.info("renewed" if renewed else "nothing to renew yet")
+    context.log.info(f"renewed: {', '.join(renewed) or 'nothing yet'}")
 
 
-@job(description="Keep what the update repository offers fetchable.")
+@job(description="Keep what the update repository offers fetchable; finish what waited for signatures.")
 def renewal_job() -> None:
     renew_metadata()
 
@@ -33,14 +39,15 @@ def renewal_job() -> None:
     job=renewal_job,
     minimum_interval_seconds=30,
     default_status=DefaultSensorStatus.RUNNING,
-    description="Less than half of the life of the repository's timestamp is left.",
+    description="Less than half of the life of some metadata of the repository is left, or a publication that waited "
+    "for offline keys is in force.",
 )
 def repository_renewal_sensor(
     _context: SensorEvaluationContext, store: ResourceParam[Store]
 ) -> Iterator[RunRequest | SkipReason]:
-    due = UpdateRepository(store.settings, store.now()).renewal_due()
+    due = publications_due(store) or UpdateRepository(store.settings, store.now()).renewal_due()
     if due is None:
-        yield SkipReason("nothing is published, or its metadata is fresh")
+        yield SkipReason("nothing is published or waits to be, or its metadata is fresh")
     else:
         yield RunRequest(run_key=due)
 

@@ -1,8 +1,8 @@
 """Keys of the publisher, and the signature over a whole bundle folder (OpenSSF model-signing, EC P-256, DSSE).
 
-Under `settings.keys`: `bundle-signing.key` and `.pub` sign bundles; `online/` holds the update repository's snapshot
-and timestamp keys; `offline/` its root and targets keys, which an installation that matters moves to a machine that
-is not on the network (https://theupdateframework.github.io/specification/latest/#role-and-key-management).
+Under `settings.keys`: `bundle-signing.key` signs bundles; `bundle-signing.pub` holds the public keys whose signatures
+count, the current one first, then former ones until they are revoked (`packaging.rotation`). The keys of the update
+repository lie beside them: `packaging.keys`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ import secrets
 from pathlib import Path
 
 from voice_pipeline.packaging.errors import RepositoryDamagedError
+from voice_pipeline.store.blobs import write_atomically
 from voice_pipeline.trust import signature_path
 
 PRIVATE_KEY = "bundle-signing.key"
 PUBLIC_KEY = "bundle-signing.pub"
+NEXT_KEY = "bundle-signing.next.key"
+"""Made by a rotation; it signs nothing before a root that names it is in force."""
 
 
 def private_key(path: Path) -> Path:
@@ -60,14 +63,29 @@ def public_pem(private: Path) -> bytes:
 
 
 def signing_public_key(keys: Path) -> bytes:
-    """PEM of the key that bundles are signed with; the pair is made, and the public half written, on first use."""
+    """PEM of the public keys whose signatures on bundles count, one block after the other, the current one first. The
+    pair is made, and the public half written, on first use.
+    """
     pem = public_pem(private_key(keys / PRIVATE_KEY))
     public = keys / PUBLIC_KEY
-    if not public.exists() or public.read_bytes() != pem:
-        temporary = public.with_name(f".{public.name}.{secrets.token_hex(6)}.tmp")
-        temporary.write_bytes(pem)
-        temporary.replace(public)
-    return pem
+    trusted = public.read_bytes() if public.exists() else b""
+    if pem not in trusted:
+        trusted = pem
+        write_atomically(public, trusted)
+    return trusted
+
+
+def adopt_next_key(keys: Path, trusted: str) -> None:
+    """From now on bundles are signed with `NEXT_KEY`, if the root in force, whose field is `trusted`, names it first;
+    and the keys that count are those of that field. A process killed in between leaves one key in use, and repeats.
+    """
+    current, coming, public = keys / PRIVATE_KEY, keys / NEXT_KEY, keys / PUBLIC_KEY
+    field = trusted.encode()
+    if coming.exists() and field.startswith(public_pem(coming)):
+        write_atomically(public, field)
+        coming.replace(current)
+    elif current.exists() and public.exists() and public.read_bytes() != field and public_pem(current) in field:
+        write_atomically(public, field)
 
 
 def sign_folder(folder: Path, keys: Path) -> Path:
@@ -78,8 +96,13 @@ def sign_folder(folder: Path, keys: Path) -> Path:
 
     signature = signature_path(folder)
     temporary = signature.with_name(f".{signature.name}.{secrets.token_hex(6)}.tmp")
+    verifier = temporary.with_suffix(".pub")
     signing.Config().use_elliptic_key_signer(private_key=private_key(keys / PRIVATE_KEY)).sign(folder, temporary)
     signing_public_key(keys)
-    verifying.Config().use_elliptic_key_verifier(public_key=keys / PUBLIC_KEY).verify(folder, temporary)
+    try:
+        verifier.write_bytes(public_pem(keys / PRIVATE_KEY))
+        verifying.Config().use_elliptic_key_verifier(public_key=verifier).verify(folder, temporary)
+    finally:
+        verifier.unlink(missing_ok=True)
     temporary.replace(signature)
     return signature

@@ -43,7 +43,7 @@ def refused(device: DeviceClient, new_device: NewDevice, error: type[DeviceError
 
 
 def archive_of(edge: Edge, version: str) -> Path:
-    return next((edge.served / "targets").glob(f"*.{version}.tar"))
+    return next((edge.served / "targets").glob(f"*.{version}.tar.xz"))
 
 
 def test_honest_update_is_installed_and_the_former_model_stays_beside_it(

@@ -150,7 +150,7 @@ def test_a_bundle_that_was_tampered_with_is_refused_by_the_whole_fleet(
     store: Store, fleet: SimulatedFleet, clock: ManualClock
 ) -> None:
     publish_folder = store.settings.tuf / "repository" / "targets"
-    archives = [path for path in publish_folder.rglob("*.tar") if V1 in path.name]
+    archives = [path for path in publish_folder.rglob("*.tar.xz") if V1 in path.name]
     assert archives
     for archive in archives:
         data = bytearray(archive.read_bytes())

@@ -11,10 +11,11 @@ from sqlalchemy import delete, select
 from voice_pipeline.evaluation.artifacts import FLOAT, INT8, report_for
 from voice_pipeline.evaluation.report import find_report
 from voice_pipeline.evaluation.suites import current_suite
-from voice_pipeline.packaging.bundle import PUBLISHED, build_bundle, catalogued, publish
+from voice_pipeline.packaging.bundle import build_bundle, catalogued, publish
 from voice_pipeline.packaging.errors import BundleConflictError, MissingInputError
 from voice_pipeline.packaging.export import export
 from voice_pipeline.packaging.quantise import quantise
+from voice_pipeline.packaging.publication import PUBLISHED
 from voice_pipeline.packaging.repository import UpdateRepository
 from voice_pipeline.packaging.signing import signing_public_key
 from voice_pipeline.schema.evaluation_policy import load_evaluation_policy
@@ -134,7 +135,7 @@ def test_bundle_is_made_once_and_published_once(packaged: PackagedHome) -> None:
     store = packaged.store
     published_at = store.database.scalar(select(bundles.c.published_at))
     assert build_bundle(store, MODEL) == packaged.manifest
-    assert publish(store, MODEL) == packaged.manifest
+    assert publish(store, MODEL).in_force
     assert store.database.scalar(select(bundles.c.published_at)) == published_at
     assert len(store.ledger.lines(kind=PUBLISHED, subject=packaged.manifest.digest)) == 1
 
@@ -184,7 +185,7 @@ def test_incomplete_model_is_refused_with_the_step_to_take(packaged: PackagedHom
 def test_repository_holds_one_archive_for_the_bundle(packaged: PackagedHome) -> None:
     repository = UpdateRepository(packaged.store.settings, packaged.store.now())
     assert repository.published()[MODEL]["bundle_digest"] == packaged.manifest.digest
-    assert len(list(repository.targets.glob(f"*.{MODEL}.tar"))) == 1
+    assert len(list(repository.targets.glob(f"*.{MODEL}.tar.xz"))) == 1
 
 
 def test_private_keys_are_for_the_owner_alone(packaged: PackagedHome) -> None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
-from voice_pipeline.packaging import repository as module
+from voice_pipeline.packaging import metadata_chain, repository, rotation, signing
+from voice_pipeline.packaging.archive import pack
 from voice_pipeline.packaging.errors import RepositoryDamagedError
-from voice_pipeline.packaging.repository import ONLINE_LIFETIME, UpdateRepository, pack
+from voice_pipeline.packaging.metadata_chain import TARGETS
+from voice_pipeline.packaging.repository import Publication, UpdateRepository
 from voice_pipeline.schema.bundle import BundleManifest
 from voice_pipeline.settings import Settings, load_settings
+from voice_pipeline.store.blobs import write_atomically
 from voice_pipeline.store.clock import ManualClock
 from voice_pipeline_tests.packaging.small_models import sign_small_bundle
 
@@ -38,7 +43,7 @@ def now(clock: ManualClock) -> datetime:
     return clock.now()
 
 
-def offer(settings: Settings, at: datetime, manifests: dict[str, BundleManifest], name: str) -> str:
+def offer(settings: Settings, at: datetime, manifests: dict[str, BundleManifest], name: str) -> Publication:
     return UpdateRepository(settings, at).publish(settings.bundles / name, manifests[name])
 
 
@@ -65,53 +70,70 @@ def test_publishing_twice_changes_nothing_the_second_time(home, signed, clock) -
 
 
 def test_archive_of_equal_bundles_has_equal_bytes(home, signed) -> None:  # type: ignore[no-untyped-def]
-    assert pack(home.bundles / OLD) == pack(signed[0].bundles / OLD)
+    for name in ("x.tar.xz", "x.tar"):
+        assert pack(home.bundles / OLD, name) == pack(signed[0].bundles / OLD, name)
+
+
+def test_a_bundle_on_offer_under_its_former_name_keeps_it_for_apps_that_know_no_other(home, signed, clock) -> None:  # type: ignore[no-untyped-def]
+    offer(home, now(clock), signed[1], OLD)
+    chain = UpdateRepository(home, now(clock)).chain
+    with chain.exclusive():
+        targets = chain.current(TARGETS)
+        file = targets.signed.targets.pop(f"{OLD}.tar.xz")
+        targets.signed.targets[f"{OLD}.tar"] = file
+        chain.propose(targets, TARGETS)
+        chain.settle()
+    assert offer(home, now(clock), signed[1], OLD).in_force
+    repository = UpdateRepository(home, now(clock))
+    assert set(in_force(repository)[1].signed.targets) == {f"{OLD}.tar"}
+    assert repository.withdraw(OLD)
+    assert repository.published() == {}
 
 
 class _Killed(BaseException):
     pass
 
 
+@contextmanager
+def killed_after(writes: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The publisher's process dies instead of doing write number `writes` + 1."""
+    left = [writes]
+
+    def dying(path: Path, data: bytes) -> None:
+        if left[0] == 0:
+            raise _Killed
+        left[0] -= 1
+        write_atomically(path, data)
+
+    with monkeypatch.context() as patched:
+        for module in (metadata_chain, repository, signing, rotation):
+            patched.setattr(module, "write_atomically", dying)
+        yield
+
+
 def test_publisher_killed_at_any_write_leaves_the_former_offer_and_can_publish_again(
     home, signed, clock, monkeypatch
 ) -> None:  # type: ignore[no-untyped-def]
     offer(home, now(clock), signed[1], OLD)
-    write = module.write_atomically
-    for survived in range(4):  # archive, targets, snapshot, timestamp
-        left = [survived]
-
-        def dying(path: Path, data: bytes, left: list[int] = left) -> None:
-            if left[0] == 0:
-                raise _Killed
-            left[0] -= 1
-            write(path, data)
-
-        monkeypatch.setattr(module, "write_atomically", dying)
-        with pytest.raises(_Killed):
+    shutil.copytree(home.root, home.root.with_name("before"))
+    for survived in range(5):  # archive, pending targets, targets, snapshot, timestamp
+        shutil.rmtree(home.root)
+        shutil.copytree(home.root.with_name("before"), home.root)
+        with killed_after(survived, monkeypatch), pytest.raises(_Killed):
             offer(home, now(clock), signed[1], NEW)
-        monkeypatch.setattr(module, "write_atomically", write)
         repository = UpdateRepository(home, now(clock))
-        assert set(in_force(repository)[1].signed.targets) == {f"{OLD}.tar"}
-    offer(home, now(clock), signed[1], NEW)
-    assert set(in_force(repository)[1].signed.targets) == {f"{OLD}.tar", f"{NEW}.tar"}
+        assert set(in_force(repository)[1].signed.targets) == {f"{OLD}.tar.xz"}
+        assert offer(home, now(clock), signed[1], NEW).in_force
+        assert set(in_force(repository)[1].signed.targets) == {f"{OLD}.tar.xz", f"{NEW}.tar.xz"}
+        assert repository.pending() == []
 
 
 def test_founding_killed_at_any_write_is_finished_later_with_the_same_root(home, clock, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    write, roots = module.write_atomically, set()
+    roots = set()
     for survived in (0, 1, 1, 2):  # root, targets, snapshot, timestamp; the root, once made, is not made again
-        left = [survived]
-
-        def dying(path: Path, data: bytes, left: list[int] = left) -> None:
-            if left[0] == 0:
-                raise _Killed
-            left[0] -= 1
-            write(path, data)
-
-        monkeypatch.setattr(module, "write_atomically", dying)
-        with pytest.raises(_Killed):
+        with killed_after(survived, monkeypatch), pytest.raises(_Killed):
             UpdateRepository(home, now(clock)).trusted_root()
         roots |= {path.read_bytes() for path in (home.tuf / "repository" / "metadata").glob("1.root.json")}
-    monkeypatch.setattr(module, "write_atomically", write)
     roots.add(UpdateRepository(home, now(clock)).trusted_root())
     assert len(roots) == 1
     in_force(UpdateRepository(home, now(clock)))
@@ -133,8 +155,8 @@ def test_timestamp_is_renewed_in_the_second_half_of_its_life_and_not_before(home
     clock.advance(timedelta(days=2))
     assert UpdateRepository(home, now(clock)).renew()
     snapshot, targets = in_force(UpdateRepository(home, now(clock)))
-    assert snapshot.signed.expires == now(clock) + ONLINE_LIFETIME
-    assert set(targets.signed.targets) == {f"{OLD}.tar"}
+    assert snapshot.signed.expires == now(clock) + timedelta(days=30)
+    assert set(targets.signed.targets) == {f"{OLD}.tar.xz"}
 
 
 def test_private_keys_are_never_inside_the_served_folder(home, signed, clock) -> None:  # type: ignore[no-untyped-def]
@@ -151,7 +173,7 @@ def test_damaged_metadata_and_keys_are_told_plainly(home, signed, clock) -> None
     with pytest.raises(RepositoryDamagedError, match="restore"):
         repository.published()
     (repository.metadata / "timestamp.json").write_bytes(intact)
-    (home.keys / "online" / "snapshot.key").write_bytes(b"nonsense")
+    (home.keys / "online" / "snapshot-1.key").write_bytes(b"nonsense")
     with pytest.raises(RepositoryDamagedError, match="snapshot"):
         offer(home, now(clock), signed[1], NEW)
-    assert set(in_force(repository)[1].signed.targets) == {f"{OLD}.tar"}
+    assert set(in_force(repository)[1].signed.targets) == {f"{OLD}.tar.xz"}

@@ -6,12 +6,14 @@ from datetime import timedelta
 
 from dagster import DagsterInstance, RunRequest, SkipReason, build_sensor_context
 
-from voice_pipeline.packaging.repository import ONLINE_LIFETIME, UpdateRepository
+from voice_pipeline.packaging.metadata_chain import TIMESTAMP
+from voice_pipeline.packaging.repository import UpdateRepository
 from voice_pipeline.packaging.sensors import renewal_job, repository_renewal_sensor
 from voice_pipeline.store.clock import ManualClock
 from voice_pipeline.store.store import Store
 from voice_pipeline_tests.packaging.small_models import sign_small_bundle
 
+ONLINE_LIFETIME = timedelta(days=30)
 MODEL = "m-20261102-000000b1"
 
 
@@ -36,7 +38,7 @@ def test_metadata_is_renewed_by_itself_so_that_it_never_expires(store: Store, cl
             keys.add(request.run_key)
             assert renewal_job.execute_in_process(resources={"store": store}).success
             assert tick(store) == []
-        timestamp = UpdateRepository(store.settings, store.now())._current("timestamp").signed
+        timestamp = UpdateRepository(store.settings, store.now()).chain.current(TIMESTAMP).signed
         assert timestamp.expires > store.now() + timedelta(days=7)
     assert len(keys) == 5
 

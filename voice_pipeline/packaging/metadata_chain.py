@@ -1,0 +1,308 @@
+"""The signed metadata of the update repository as files, in force and waiting: TUF 1.0, consistent snapshots
+(https://theupdateframework.github.io/specification/latest/#consistent-snapshots).
+
+`repository/metadata/` is served: N.root.json, N.targets.json, N.snapshot.json, timestamp.json. `pending/` is not: there
+a new root or new targets collect signatures, some perhaps on another machine. Everything that root or targets keys
+must sign passes through `pending/`, where enough of those keys are at hand it only stays there for a moment.
+
+Promise: what is in force verifies, from the first root on, after every single write; so a process killed between two
+leaves the last publication in force. `settle` goes on from whatever it finds. Two orders make that so: the timestamp
+is written last, in one move, for it alone names the rest; and a root that takes a role's keys away is written only
+after that role's metadata carries signatures of the former keys and of the new ones. (Where the former keys are lost
+the root has to come first: until the writes after it are done, devices take no update.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from voice_pipeline.packaging.errors import RepositoryDamagedError, RepositoryWaitsError
+from voice_pipeline.packaging.keys import KeyFolders
+from voice_pipeline.packaging.signing import adopt_next_key, signing_public_key
+from voice_pipeline.schema.delivery_policy import MetadataRole, load_delivery_policy
+from voice_pipeline.settings import Settings
+from voice_pipeline.store.blobs import write_atomically
+
+if TYPE_CHECKING:
+    from tuf.api.metadata import Metadata, Root
+
+SIGNING_KEY_FIELD = "x-bundle-signing-key"
+ROOT, TARGETS, SNAPSHOT, TIMESTAMP = MetadataRole
+ONLINE = (SNAPSHOT, TIMESTAMP)
+Pair = tuple["Metadata[Any]", "Metadata[Any]"]
+
+
+@dataclass(frozen=True)
+class Pending:
+    """Metadata that waits. `missing` says which signatures, in words; empty if it may come into force."""
+
+    role: MetadataRole
+    version: int
+    path: Path
+    missing: str
+
+
+class MetadataChain:
+    """Reads, signs and replaces the metadata of one home; founded, with its keys, when first asked for anything.
+
+    Args:
+        settings: says where metadata, keys and the policy lie.
+        now: the instant from which expiry counts.
+    """
+
+    def __init__(self, settings: Settings, now: datetime) -> None:
+        self.now = now
+        self.keys = KeyFolders(settings)
+        self.policy = load_delivery_policy(settings.policy_dir)
+        self.signing_keys = settings.keys
+        self.metadata = settings.tuf / "repository" / "metadata"
+        self.waiting = settings.tuf / "pending"
+        self._lock = settings.tuf / ".lock"
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """One process at a time; everything below is to be called inside."""
+        from filelock import FileLock
+
+        self._lock.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(self._lock):
+            if not (self.metadata / "timestamp.json").exists():
+                self._found()
+            yield
+
+    # --- in force -----------------------------------------------------------------------------------------------------
+
+    def current(self, role: MetadataRole) -> Metadata[Any]:
+        """The metadata of `role` that is in force.
+
+        Raises:
+            RepositoryDamagedError: it cannot be read.
+        """
+        from tuf.api.exceptions import RepositoryError
+        from tuf.api.metadata import Metadata
+
+        try:
+            if role is ROOT:
+                return Metadata.from_file(str(self.metadata / f"{max(self.root_versions())}.root.json"))
+            metadata: Metadata[Any] = Metadata.from_file(str(self.metadata / "timestamp.json"))
+            if role is not TIMESTAMP:
+                version = metadata.signed.snapshot_meta.version
+                metadata = Metadata.from_file(str(self.metadata / f"{version}.snapshot.json"))
+            if role is TARGETS:
+                version = metadata.signed.meta["targets.json"].version
+                metadata = Metadata.from_file(str(self.metadata / f"{version}.targets.json"))
+        except (OSError, ValueError, RepositoryError) as error:
+            raise RepositoryDamagedError(
+                f"{role} metadata cannot be read ({error}); restore {self.metadata}"
+            ) from error
+        return metadata
+
+    def root_versions(self) -> list[int]:
+        return [int(path.name.split(".")[0]) for path in self.metadata.glob("*.root.json")]
+
+    def advance(self, targets_version: int | None = None) -> None:
+        """Snapshot and timestamp anew: with a fresh expiry, and naming another version of targets if one is given.
+
+        Raises:
+            RepositoryDamagedError: their keys are not here.
+        """
+        pair = self._next_pair(targets_version)
+        self._require(pair, self.current(ROOT).signed)
+        self._write_pair(pair)
+
+    def _next_pair(self, targets_version: int | None = None) -> Pair:
+        snapshot, timestamp = self.current(SNAPSHOT), self.current(TIMESTAMP)
+        if targets_version is not None:
+            snapshot.signed.meta["targets.json"].version = targets_version
+        snapshot.signed.version += 1
+        timestamp.signed.version += 1
+        timestamp.signed.snapshot_meta.version = snapshot.signed.version
+        return self._sign(snapshot, SNAPSHOT), self._sign(timestamp, TIMESTAMP)
+
+    def _require(self, pair: Pair, root: Root) -> None:
+        for role, metadata in zip(ONLINE, pair, strict=True):
+            if not signed_enough(metadata, role, root):
+                raise RepositoryDamagedError(
+                    f"no key of {role} that the root names is in {self.keys.folder(role)}; restore it from a backup or "
+                    f"run `voice-pipeline repository rotate {role}`"
+                )
+
+    def _write_pair(self, pair: Pair) -> None:
+        for role, metadata in zip(ONLINE, pair, strict=True):
+            self._write(metadata, role)
+
+    # --- waiting for signatures ---------------------------------------------------------------------------------------
+
+    def pending(self, role: MetadataRole) -> Metadata[Any] | None:
+        """What of root or targets is to be next, or None.
+
+        Raises:
+            RepositoryDamagedError: it cannot be read.
+        """
+        from tuf.api.exceptions import RepositoryError
+        from tuf.api.metadata import Metadata
+
+        path = self.pending_path(role)
+        if not path.exists():
+            return None
+        try:
+            metadata: Metadata[Any] = Metadata.from_file(str(path))
+        except (OSError, ValueError, RepositoryError) as error:
+            raise RepositoryDamagedError(
+                f"pending {role} metadata cannot be read ({error}); run `voice-pipeline repository discard {role}`"
+            ) from error
+        if metadata.signed.version <= self.current(role).signed.version:
+            path.unlink()  # it is in force: killed before it was cleared away
+            return None
+        return metadata
+
+    def pending_path(self, role: MetadataRole) -> Path:
+        return self.waiting / f"{role}.json"
+
+    def propose(self, metadata: Metadata[Any], role: MetadataRole) -> None:
+        """Make `metadata` the next of its role, signed with what keys there are here; former signatures are dropped."""
+        metadata.signed.version = self.current(role).signed.version + 1
+        self._sign(metadata, role)
+        write_atomically(self.pending_path(role), metadata.to_bytes())
+
+    def add_signatures(self, role: MetadataRole, other: Metadata[Any] | None = None) -> None:
+        """To what is pending: those of `other`, the same metadata signed elsewhere, and those of the keys here.
+
+        Raises:
+            RepositoryWaitsError: nothing of that role is pending, or `other` is not what is.
+        """
+        metadata = self.pending(role)
+        if metadata is None:
+            raise RepositoryWaitsError(f"no {role} metadata waits for signatures")
+        if other is not None:
+            if other.signed_bytes != metadata.signed_bytes:
+                raise RepositoryWaitsError(
+                    f"this is not the {role} {metadata.signed.version} that waits; sign a copy of "
+                    f"{self.pending_path(role)}"
+                )
+            metadata.signatures.update(other.signatures)
+        for signer in self.keys.signers(role):
+            metadata.sign(signer, append=True)
+        write_atomically(self.pending_path(role), metadata.to_bytes())
+
+    def settle(self) -> None:
+        """Put into force what has the signatures it needs, and repair what a killed process left between two writes."""
+        if not self._in_force_under(self.current(ROOT).signed):
+            self.advance()
+        root, targets = self.pending(ROOT), self.pending(TARGETS)
+        follow = None
+        if targets is not None and not self.missing(TARGETS, targets):
+            if signed_enough(targets, TARGETS, self.current(ROOT).signed):
+                self._put_targets(targets)
+            else:
+                follow = targets
+        if root is not None and not self.missing(ROOT, root):
+            self._put_root(root, follow)
+        adopt_next_key(self.signing_keys, self.current(ROOT).signed.unrecognized_fields.get(SIGNING_KEY_FIELD, ""))
+
+    def waiting_list(self) -> list[Pending]:
+        """What is pending, root first."""
+        found = []
+        for role in (ROOT, TARGETS):
+            metadata = self.pending(role)
+            if metadata is not None:
+                missing = self.missing(role, metadata)
+                found.append(Pending(role, metadata.signed.version, self.pending_path(role), missing))
+        return found
+
+    def missing(self, role: MetadataRole, metadata: Metadata[Any]) -> str:
+        """Whose signatures pending metadata still lacks, in words; empty if none."""
+        former, coming = self.current(ROOT).signed, self.pending(ROOT)
+        if role is ROOT:
+            roots = [("former ", former), ("new ", metadata.signed)]
+        else:
+            roots = [("", former) if coming is None else ("new ", coming.signed)]
+        lacking = []
+        for name, root in roots:
+            result = root.get_verification_result(role, metadata.signed_bytes, metadata.signatures)
+            if not result:
+                lacking.append(f"{len(result.signed)} of {result.threshold} {name}{role} keys have signed")
+        if role is ROOT and not self._targets_hold(metadata):
+            lacking.append("targets metadata signed with the new targets keys has to be there first")
+        return "; ".join(lacking)
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _targets_hold(self, root: Metadata[Root]) -> bool:
+        """There are targets, in force or pending, that devices take under `root`."""
+        pending = self.pending(TARGETS)
+        return any(signed_enough(found, TARGETS, root.signed) for found in (self.current(TARGETS), pending) if found)
+
+    def _in_force_under(self, root: Root) -> bool:
+        return all(signed_enough(self.current(role), role, root) for role in (SNAPSHOT, TIMESTAMP))
+
+    def _put_targets(self, targets: Metadata[Any]) -> None:
+        self._write(targets, TARGETS)
+        self.advance(targets.signed.version)
+        self.pending_path(TARGETS).unlink()
+
+    def _put_root(self, root: Metadata[Root], follow: Metadata[Any] | None) -> None:
+        """Replace the root; `follow` are targets that verify under the new one only."""
+        former, after = self.current(ROOT).signed, None
+        if not self._in_force_under(root.signed):
+            after = self._next_pair()
+            self._require(after, root.signed)
+            if all(signed_enough(metadata, role, former) for role, metadata in zip(ONLINE, after, strict=True)):
+                self._write_pair(after)
+                after = None
+        self._write(root, ROOT)
+        self.pending_path(ROOT).unlink()
+        if follow is not None:
+            self._put_targets(follow)
+        elif after is not None:
+            self._write_pair(after)
+
+    def _found(self) -> None:
+        from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
+
+        if not (self.metadata / "1.root.json").exists():
+            root = Root(consistent_snapshot=True)
+            for role in MetadataRole:
+                rule = self.policy.rule(role)
+                root.roles[role].threshold = rule.threshold
+                for signer in self.keys.found(role, rule.keys):
+                    root.add_key(signer.public_key, role)
+            root.unrecognized_fields[SIGNING_KEY_FIELD] = signing_public_key(self.signing_keys).decode()
+            self._write(self._sign(Metadata(root), ROOT), ROOT)
+        for role, empty in ((TARGETS, Targets()), (SNAPSHOT, Snapshot()), (TIMESTAMP, Timestamp())):
+            metadata: Metadata[Any] = self._sign(Metadata(empty), role)
+            if not signed_enough(metadata, role, self.current(ROOT).signed):
+                raise RepositoryDamagedError(f"keys of {role} are not in {self.keys.folder(role)}; restore them")
+            self._write(metadata, role)
+
+    def _sign(self, metadata: Metadata[Any], role: MetadataRole) -> Metadata[Any]:
+        """A fresh expiry, and the signatures of the keys here that the root in force or the one to come names."""
+        metadata.signed.expires = (self.now + self.policy.rule(role).lifetime).replace(microsecond=0)
+        metadata.signatures.clear()
+        named = self._named(role, metadata)
+        for signer in self.keys.signers(role):
+            if signer.public_key.keyid in named:
+                metadata.sign(signer, append=True)
+        return metadata
+
+    def _named(self, role: MetadataRole, metadata: Metadata[Any]) -> Collection[str]:
+        roots = [metadata.signed] if role is ROOT else []
+        if self.root_versions():
+            roots.append(self.current(ROOT).signed)
+        if role is not ROOT and self.pending_path(ROOT).exists() and (root := self.pending(ROOT)) is not None:
+            roots.append(root.signed)
+        return {keyid for root in roots for keyid in root.roles[role].keyids}
+
+    def _write(self, metadata: Metadata[Any], role: MetadataRole) -> None:
+        name = "timestamp.json" if role is TIMESTAMP else f"{metadata.signed.version}.{role}.json"
+        write_atomically(self.metadata / name, metadata.to_bytes())
+
+
+def signed_enough(metadata: Metadata[Any], role: MetadataRole, root: Root) -> bool:
+    """Whether the keys that `root` names for `role` signed `metadata`, as many as it asks for."""
+    return bool(root.get_verification_result(role, metadata.signed_bytes, metadata.signatures))

@@ -1,0 +1,62 @@
+"""A bundle counts as published once the metadata that names it is in force, and the catalogue and the ledger say so.
+
+Where the offline keys lie elsewhere that is later than its build: whoever accepts their signatures, and otherwise the
+repository's sensor, finishes what was signed. Repeating does nothing.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import select, update
+
+from voice_pipeline.packaging.repository import UpdateRepository
+from voice_pipeline.packaging.rotation import continue_revocation
+from voice_pipeline.schema.canonical import digest
+from voice_pipeline.store.store import Store
+from voice_pipeline.store.tables import bundles
+
+PUBLISHED = "bundle_published"
+
+
+def record_publication(store: Store, model_version: str, bundle_digest: str, archive_sha256: str) -> bool:
+    """Note that a bundle is on offer, the first time with a ledger line; True if it was the first time."""
+    with store.database.write() as connection:
+        first = connection.execute(
+            update(bundles)
+            .where(bundles.c.bundle_digest == bundle_digest, bundles.c.published_at.is_(None))
+            .values(published_at=store.now().isoformat())
+        ).rowcount
+        if first:
+            payload = {"model_version": model_version, "archive_sha256": archive_sha256}
+            store.ledger.append(PUBLISHED, bundle_digest, payload, "packaging", connection=connection)
+    return bool(first)
+
+
+def finish_publications(store: Store) -> tuple[str, ...]:
+    """Record the bundles whose signatures came later, and go on with a revocation of bundle keys. Returns the model
+    versions that are published now and were not before.
+    """
+    continue_revocation(store.settings, store.now())
+    offered = UpdateRepository(store.settings, store.now()).published()
+    finished = [
+        version
+        for version, bundle_digest in _unpublished(store)
+        if version in offered
+        and offered[version]["bundle_digest"] == bundle_digest
+        and record_publication(store, version, bundle_digest, offered[version]["archive_sha256"])
+    ]
+    return tuple(finished)
+
+
+def publications_due(store: Store) -> str | None:
+    """The digest of the bundles that are on offer and not recorded; None if there are none."""
+    waiting = _unpublished(store)
+    if not waiting or not store.settings.tuf.exists():
+        return None
+    offered = UpdateRepository(store.settings, store.now()).published()
+    due = [[mv, sha] for mv, sha in waiting if offered.get(mv, {}).get("bundle_digest") == sha]
+    return digest({"publications": due}) if due else None
+
+
+def _unpublished(store: Store) -> list[tuple[str, str]]:
+    rows = store.database.rows(select(bundles).where(bundles.c.published_at.is_(None)))
+    return [(row["model_version"], row["bundle_digest"]) for row in rows]
