@@ -1,4 +1,4 @@
-# Verbs: make demo [QUICK=1] [CORPUS=DIR] | test | dev | lint | bench [NAME=…] | clean
+# Verbs: make demo [QUICK=1] [CORPUS=DIR] | test | dev [PORT=N] | lint | bench [NAME=…] | clean
 SHELL := /bin/bash
 PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3 2>/dev/null))
 VENV := .venv
@@ -26,7 +26,7 @@ test: setup
 	@$(BIN)/python -m pytest $(ARGS)
 
 dev: setup
-	@$(BIN)/voice-pipeline dev
+	@$(BIN)/voice-pipeline dev $(if $(PORT),--port $(PORT))
 
 lint: setup
 	@$(BIN)/ruff format --check .
@@ -40,5 +40,7 @@ bench: setup
 lock: # after a change of dependencies in pyproject.toml
 	@$(BIN)/uv pip compile --quiet pyproject.toml --extra dev --python-version 3.11 --universal -o requirements.lock
 
-clean:
+clean: # a home that is not a demo's is somebody's: then nothing is removed
+	@test ! -e .voice_pipeline || test -e .voice_pipeline/demo-home.json || $(BIN)/python -m voice_pipeline.demo_home .voice_pipeline \
+	  || { echo "make clean: .voice_pipeline is not known to be a demo's; nothing was removed"; exit 1; }
 	rm -rf $(VENV) .voice_pipeline .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache *.egg-info

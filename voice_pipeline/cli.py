@@ -178,7 +178,7 @@ def serve(host: str = "", port: int = 0, home: Home = None) -> None:
     """Serve devices and reviewers."""
     import uvicorn
 
-    from voice_pipeline.demo import keep_home
+    from voice_pipeline.demo_home import keep_home
     from voice_pipeline.edge.app import create_app
 
     store = open_store(home)

@@ -30,7 +30,7 @@ def import_recordings(
     running sensors open tasks for people to label.
     """
     from voice_pipeline.capture.noise import import_noise
-    from voice_pipeline.demo import keep_home
+    from voice_pipeline.demo_home import keep_home
     from voice_pipeline.fleet.corpus import load_corpus
     from voice_pipeline.fleet.importer import import_clips
 

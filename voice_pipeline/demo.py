@@ -6,10 +6,9 @@ open tasks, devices that run the released ONNX file on recorded speech). Everyth
 
 import json
 import logging
-import shutil
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -17,34 +16,26 @@ from typing import Any
 
 from dagster import DagsterInstance
 from rich.console import Console
-from rich.live import Live
-from rich.spinner import Spinner
-from sqlalchemy import func, select
 
 from voice_pipeline import story_report
-from voice_pipeline.conductor import Conductor, ExecutedRun, RunFailedError
+from voice_pipeline.conductor import Conductor, RunFailedError
+from voice_pipeline.demo_home import claim_home
 from voice_pipeline.evaluation.manifest import read_noises
 from voice_pipeline.fleet.corpus import CorpusClip, load_corpus, synthesise_corpus
 from voice_pipeline.schema.labeling_policy import load_labeling_policy
-from voice_pipeline.settings import Settings, load_settings, prepare_environment
+from voice_pipeline.settings import load_settings, prepare_environment
 from voice_pipeline.store.blobs import write_atomically
 from voice_pipeline.store.clock import ManualClock
 from voice_pipeline.store.store import Store
-from voice_pipeline.store.tables import inbox
 from voice_pipeline.store.vault import SALT
+from voice_pipeline.story_progress import Progress
 
-MARKER = "demo-home.json"
-OPENED = {"catalogue.db", "vault.db", "keys", "dagster", "reports", "tuf", "dvc"}  # what opening a home leaves there
 ACTOR = "demo"
 ATTEMPTS = 4
 
 
 class StoryError(Exception):
     """The story did not come out as told; the message says at which step and what was found instead."""
-
-
-class HomeInUseError(Exception):
-    """The home holds state that no demo made; it is left alone."""
 
 
 @dataclass(frozen=True)
@@ -66,36 +57,6 @@ class StoryPlan:
     home_clips: int = 700
 
 
-@dataclass
-class Progress:
-    """Prints each finished run and, on a terminal, what is going on right now."""
-
-    console: Console
-    settings: Settings
-    started: float = field(default_factory=time.monotonic)
-    step: str = ""
-
-    def begin(self, number: int, title: str) -> None:
-        self.step = title
-        self.console.print(f"[bold]{number}/9 {title}[/bold] [dim]({time.monotonic() - self.started:.0f} s)[/dim]")
-
-    def say(self, text: str) -> None:
-        self.console.print(f"    {text}")
-
-    def run(self, run: ExecutedRun) -> None:
-        where = f" \\[{run.partition}]" if run.partition else ""
-        alarms = f" [yellow]alarms: {', '.join(run.failed_checks)}[/yellow]" if run.failed_checks else ""
-        self.console.print(f"    {run.sensor} → {run.job}{where} [dim]{run.seconds:.1f} s[/dim]{alarms}")
-
-    def __rich__(self) -> Spinner:
-        logs = sorted(self.settings.models.glob("*/progress.jsonl"), key=lambda p: p.stat().st_mtime)
-        training = ""
-        if logs and time.time() - logs[-1].stat().st_mtime < 20:
-            lines = logs[-1].read_text().splitlines()
-            training = f" · {logs[-1].parent.name}: {lines[-1][:100]}" if lines else ""
-        return Spinner("dots", text=f"{self.step} {time.monotonic() - self.started:.0f} s{training}")
-
-
 def run_demo(plan: StoryPlan, console: Console) -> dict[str, Any]:
     """Tell the story into `plan.home`; returns what is written to `reports/demo.json` there.
 
@@ -104,7 +65,7 @@ def run_demo(plan: StoryPlan, console: Console) -> dict[str, Any]:
         StoryError: a step came out differently from the story.
     """
     home_speech, new_speech, noise = _speech(plan)  # bad input is refused before anything is touched
-    _claim_home(plan)
+    claim_home(plan.home, {"seed": plan.seed, "quick": plan.quick, "today": str(plan.today)})
     profile = "quick" if plan.quick else "story"
     settings = load_settings(plan.home).model_copy(update={"training_profile": profile})
     write_atomically(
@@ -117,8 +78,7 @@ def run_demo(plan: StoryPlan, console: Console) -> dict[str, Any]:
     progress = Progress(console, settings)
     with ExitStack() as stack:
         instance = stack.enter_context(DagsterInstance.get())
-        if console.is_terminal:
-            stack.enter_context(Live(progress, console=console, refresh_per_second=4, transient=True))
+        stack.enter_context(progress.alive())
         conductor = Conductor(store, instance, progress.run)
         story = _Story(plan, store, clock, conductor, progress)
         story.tell(home_speech, new_speech, noise, stack)
@@ -126,7 +86,8 @@ def run_demo(plan: StoryPlan, console: Console) -> dict[str, Any]:
     write_atomically(settings.reports / "demo.json", json.dumps(report, indent=2).encode())
     console.print(story_report.summary(report))
     console.print(f"report: {settings.reports / 'demo.json'}")
-    console.print("see all of it in the Dagster UI: [bold]make dev[/bold], then http://127.0.0.1:3000")
+    for line in story_report.where_to_look(store):
+        console.print(line)
     return report
 
 
@@ -134,38 +95,6 @@ def _keep_libraries_quiet() -> None:
     """Libraries' warnings and log lines would tear the live display; alerts are in `reports/alerts.log`."""
     logging.captureWarnings(True)
     logging.disable(logging.WARNING)
-
-
-def _claim_home(plan: StoryPlan) -> None:
-    """Take an unused home or start an earlier demo's home over; never touch anything else. The marker goes last, so a
-    demo that was killed while it cleared the home is simply run again.
-    """
-    marker = plan.home / MARKER
-    if plan.home.exists() and not plan.home.is_dir():
-        raise HomeInUseError(f"home {plan.home} is a file; choose another with --home")
-    if not marker.exists() and not _unused(plan.home):
-        raise HomeInUseError(f"home {plan.home} holds work that is not a demo's; choose another with --home")
-    plan.home.mkdir(parents=True, exist_ok=True)
-    write_atomically(marker, json.dumps({"seed": plan.seed, "quick": plan.quick, "today": str(plan.today)}).encode())
-    for child in plan.home.iterdir():
-        if child != marker:
-            shutil.rmtree(child) if child.is_dir() else child.unlink()
-
-
-def keep_home(home: Path) -> None:
-    """What lies in `home` is somebody's work from now on: no later demo starts it over."""
-    (home / MARKER).unlink(missing_ok=True)
-
-
-def _unused(home: Path) -> bool:
-    """Whether a home was at most opened: nothing foreign lies in it, and nobody handed in a clip."""
-    if not home.exists():
-        return True
-    if any(child.name.split("-")[0] not in OPENED for child in home.iterdir()):
-        return False
-    if not (home / "catalogue.db").exists():
-        return True
-    return Store.open(load_settings(home)).database.scalar(select(func.count()).select_from(inbox)) == 0
 
 
 def _speech(plan: StoryPlan) -> tuple[list[CorpusClip], list[CorpusClip], Path | None]:
@@ -365,7 +294,7 @@ class _Story:
             select(models.c.model_version).order_by(models.c.planned_at.desc()).limit(1)
         )
         if version is None:
-            raise StoryError("no model was planned: see the runs above for what held it back")
+            raise StoryError(f"no model was planned: {story_report.why_no_model(self.store)}")
         return str(version)
 
     def _release(self, model_version: str) -> Any:

@@ -1,20 +1,28 @@
-"""What a finished story shows: `reports/demo.json` and the summary table. It reads only store and Dagster instance,
-so nothing in it can differ from what really happened.
+"""What a story shows at its end: `reports/demo.json`, the summary table and where to look; or why it came to no model.
+It reads only store and Dagster instance, so nothing in it can differ from what really happened.
 """
 
+import sys
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import Table as SqlTable
 
 from voice_pipeline.conductor import Conductor
+from voice_pipeline.labeling.batches import readiness
 from voice_pipeline.lineage import device_counts, lineage
 from voice_pipeline.schema.canonical import digest
+from voice_pipeline.schema.labeling_policy import load_labeling_policy
 from voice_pipeline.store import tables as t
 from voice_pipeline.store.incidents import incidents
-from voice_pipeline.store.releases import release_views
+from voice_pipeline.store.releases import live, release_views
 from voice_pipeline.store.store import Store
+from voice_pipeline.training.card import MARKDOWN
+from voice_pipeline.training.decisions import decide
+from voice_pipeline.training.planning import read_policy
 
 
 def build(store: Store, conductor: Conductor, model_versions: list[str], seconds: float, seed: int) -> dict[str, Any]:
@@ -163,6 +171,39 @@ def summary(report: dict[str, Any]) -> Table:
             f"{sum(v['outcome'] == 'pass' for v in gates.values())}/{len(gates)}",
         )
     return table
+
+
+def why_no_model(store: Store) -> str:
+    """How much came in, how much of it was labelled, and what the policies ask for before a first model is planned."""
+    labels = load_labeling_policy(store.settings.policy_dir)
+    retraining = read_policy(store)
+    waiting = readiness(store, labels).waiting
+    labelled = _rows(store, t.labels.c.batch_id.is_not(None), t.labels)
+    decided = [decision.reason for decision in decide(store, retraining)] or ["there is no dataset version yet"]
+    return (
+        f"{_rows(store, t.clips.c.erased_at.is_(None), t.clips)} clips are held, {labelled} of them labelled in closed "
+        f"batches and {waiting} beside; {'; '.join(decided)}. A batch closes at {labels.batch.min_clips} labels "
+        f"(batch: min_clips in policy/labeling.yaml), a first model takes {retraining.min_new_clips} labelled clips of "
+        "speakers that are not kept for tests (min_new_clips in policy/retrain.yaml): bring more recordings"
+    )
+
+
+def _rows(store: Store, condition: ColumnElement[bool], table: SqlTable) -> int:
+    return int(store.database.scalar(select(func.count()).select_from(table).where(condition)) or 0)
+
+
+def where_to_look(store: Store) -> list[str]:
+    """Commands and paths that show what a story left behind."""
+    settings, live_release = store.settings, live(store)
+    lines = ["see all of it in the Dagster UI: [bold]make dev[/bold], then http://127.0.0.1:3000"]
+    if live_release is not None:
+        card = settings.models / live_release.model_version / MARKDOWN
+        lines.append(f"model card of the live model {live_release.model_version}: {card}")
+    mlflow = (
+        f"{Path(sys.executable).parent / 'mlflow'} ui --workers 1 --backend-store-uri {settings.mlflow_tracking_url}"
+    )
+    served = settings.mlflow_url or f"[bold]MLFLOW_DISABLE_TELEMETRY=true {mlflow}[/bold], then http://127.0.0.1:5000"
+    return [*lines, f"curves, figures and files of every model in MLflow: {served}"]
 
 
 def _percent(interval: dict[str, float] | None) -> str:

@@ -123,21 +123,21 @@ def test_a_date_that_is_none_is_refused(
 
 
 def test_a_home_that_was_only_looked_at_is_free_for_a_demo(home: Path, tmp_path: Path) -> None:
-    from voice_pipeline.demo import _unused
+    from voice_pipeline.demo_home import is_free
     from voice_pipeline.settings import load_settings
     from voice_pipeline.store.store import Store
 
-    assert _unused(home)
+    assert is_free(home)
     Store.open(load_settings(home))
-    assert _unused(home)
+    assert is_free(home)
     (home / "precious.txt").write_text("mine")
-    assert not _unused(home)
+    assert not is_free(home)
 
 
 def test_a_corpus_of_the_new_population_alone_leaves_an_earlier_demo_alone(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from voice_pipeline.demo import MARKER
+    from voice_pipeline.demo_home import MARKER
 
     folder = recording(tmp_path / "digits")
     row = {"path": "a.wav", "text": "yes", "speaker": "s", "corpus": "fsdd"}
@@ -161,7 +161,7 @@ def eight_speakers(folder: Path) -> Path:
 def test_an_import_makes_a_demo_home_somebodys_own(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from voice_pipeline.demo import MARKER
+    from voice_pipeline.demo_home import MARKER
 
     folder = eight_speakers(tmp_path / "mine")
     home.mkdir()
@@ -178,7 +178,7 @@ def test_an_import_makes_a_demo_home_somebodys_own(
 def test_noise_beside_the_corpus_is_taken_in_or_the_import_refused(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from voice_pipeline.demo import MARKER
+    from voice_pipeline.demo_home import MARKER
 
     folder = eight_speakers(tmp_path / "mine")
     home.mkdir()
@@ -212,7 +212,7 @@ def test_a_wrong_setting_is_one_line(
         ["release", "history", "m-20261101-00000000-r1"],
         ["dataset", "checkout", "ds-000000000000"],
         ["bench", "no_such_benchmark"],
-        ["packaging", "verify", "no-such-folder"],
+        ["bundle", "verify", "no-such-folder"],
     ],
 )
 def test_an_unknown_name_is_refused_in_one_line(

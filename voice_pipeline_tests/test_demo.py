@@ -10,10 +10,11 @@ from rich.console import Console
 from sqlalchemy import insert
 
 from voice_pipeline.conductor import RunFailedError
-from voice_pipeline.demo import ATTEMPTS, Progress, StoryPlan, _Story
+from voice_pipeline.demo import ATTEMPTS, StoryPlan, _Story
 from voice_pipeline.store.clock import ManualClock
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import models
+from voice_pipeline.story_progress import Progress
 from voice_pipeline.training.decisions import requests
 
 

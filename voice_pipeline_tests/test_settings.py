@@ -35,6 +35,24 @@ def test_an_argument_wins_over_the_environment(tmp_path: Path, monkeypatch: pyte
     assert load_settings(tmp_path / "argument").root == tmp_path / "argument"
 
 
+def test_the_home_of_dagsters_own_commands_is_the_one_their_instance_lies_in(
+    tmp_path: Path, environment: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VOICE_PIPELINE_HOME")
+    monkeypatch.chdir(tmp_path)
+    home = tmp_path / "mine"
+    monkeypatch.setenv("DAGSTER_HOME", str(home / "dagster"))
+    assert load_settings().root == tmp_path / ".voice_pipeline"  # no home lies there
+    (home / "dagster").mkdir(parents=True)
+    (home / "catalogue.db").touch()
+    assert load_settings().root == home
+    monkeypatch.setenv("VOICE_PIPELINE_HOME", str(tmp_path / "told"))
+    assert load_settings().root == tmp_path / "told"
+    monkeypatch.delenv("VOICE_PIPELINE_HOME")
+    monkeypatch.setenv("DAGSTER_HOME", str(home / "my-own"))  # an instance that no entry point made
+    assert load_settings().root == tmp_path / ".voice_pipeline"
+
+
 def test_embedded_urls_lie_in_the_home_and_given_ones_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path / "home"
     assert load_settings(home).catalogue_url == f"sqlite:///{home / 'catalogue.db'}"
