@@ -3,7 +3,7 @@
 ```
 <shipped>/<model_version>/       the bundle, as it was signed
 <shipped>/<model_version>.sig    its signature
-<shipped>/root.json              the root that the app trusts; it names the key of the signature
+<shipped>/root.json              the root in force, which the app starts from; it names the key of the signature
 <model_version>.cdx.json         bill of materials (`mlbom`)
 INTEGRATION.md                   what an app's engineer needs to know, from the manifest (`app_notes`)
 required_operators.config        Android and iOS: what a reduced build of ONNX Runtime must hold for `model.ort`
@@ -29,10 +29,12 @@ from pathlib import Path
 from voice_pipeline.packaging.app_notes import integration_notes
 from voice_pipeline.packaging.bundle import catalogued
 from voice_pipeline.packaging.errors import AppExportError, BundleConflictError, MissingInputError
+from voice_pipeline.packaging.metadata_chain import SIGNING_KEY_FIELD
 from voice_pipeline.packaging.mlbom import ml_bom, ml_bom_name
 from voice_pipeline.packaging.platforms import REDUCED, SHIPPED, AppPlatform
 from voice_pipeline.packaging.repository import UpdateRepository
 from voice_pipeline.schema.bundle import BundleManifest
+from voice_pipeline.schema.delivery_policy import MetadataRole
 from voice_pipeline.schema.release import ReleaseState
 from voice_pipeline.store.blobs import write_atomically
 from voice_pipeline.store.releases import ReleaseView, releases_at_head
@@ -41,7 +43,6 @@ from voice_pipeline.trust import MANIFEST, TrustError, signature_path, verify_bu
 
 EXPORTED = "bundle_exported"
 ROOT = "root.json"
-SIGNING_KEY_FIELD = "x-bundle-signing-key"
 NETWORK = "model.ort"
 TAKEN_BACK = frozenset({ReleaseState.ROLLED_BACK, ReleaseState.REJECTED})
 
@@ -105,7 +106,7 @@ def _refuse_taken(folder: Path) -> None:
 def _assemble(store: Store, manifest: BundleManifest, platform: AppPlatform, staging: Path) -> None:
     """Copy, verify, and add what goes along, in a folder that nobody looks into yet."""
     source, shipped = store.settings.bundles / manifest.model_version, staging / SHIPPED[platform]
-    root = UpdateRepository(store.settings, store.now()).trusted_root()
+    root = root_in_force(store)
     _verify(source, root, manifest)
     copy = shipped / manifest.model_version
     for name in (MANIFEST, *(file.path for file in manifest.files)):
@@ -121,6 +122,18 @@ def _assemble(store: Store, manifest: BundleManifest, platform: AppPlatform, sta
     write_atomically(staging / ml_bom_name(manifest.model_version), ml_bom(manifest))
     notes = integration_notes(manifest, copy, platform)
     write_atomically(staging / "INTEGRATION.md", notes.encode())
+
+
+def root_in_force(store: Store) -> bytes:
+    """The newest root of the update repository: a new app starts from it, as it names the keys of bundles of today.
+
+    Raises:
+        RepositoryDamagedError: it cannot be read.
+    """
+    chain = UpdateRepository(store.settings, store.now()).chain
+    with chain.exclusive():
+        chain.current(MetadataRole.ROOT)
+        return (chain.metadata / f"{max(chain.root_versions())}.root.json").read_bytes()
 
 
 def _verify(folder: Path, root: bytes, manifest: BundleManifest) -> None:

@@ -9,6 +9,8 @@ import random
 import re
 import shutil
 import signal
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from voice_pipeline.packaging.errors import AppExportError, BundleConflictError,
 from voice_pipeline.packaging.mlbom import ml_bom
 from voice_pipeline.packaging.platforms import SHIPPED, AppPlatform
 from voice_pipeline.packaging.repository import UpdateRepository
+from voice_pipeline.packaging.rotation import revoke_signing, rotate_signing
 from voice_pipeline.packaging.signing import sign_folder
 from voice_pipeline.schema.bundle import BundleManifest
 from voice_pipeline.schema.release import ReleaseState as S
@@ -38,11 +41,11 @@ from voice_pipeline_tests.packaging.small_releases import TO_PRODUCTION, catalog
 MODEL = "m-20261102-00000001"
 ANYWHERE, LAST_STEPS = 24, 12
 PRELOADED = [
-    "voice_pipeline_tests.packaging.exported_and_killed", "cyclonedx.model.bom", "cyclonedx.output.json", "cyclonedx.validation.json",
-    "onnxruntime.tools.ort_format_model.utils", "tuf.api.metadata", "tuf.api.serialization.json", "filelock", "sqlalchemy.dialects.sqlite", "fsspec",
-    "fsspec.implementations.local", "securesystemslib.signer", "cryptography.hazmat.primitives.asymmetric.ec",
-    "jsonschema.validators",
-]  # fmt: skip
+    *("voice_pipeline_tests.packaging.exported_and_killed", "onnxruntime.tools.ort_format_model.utils"),
+    *("cyclonedx.model.bom", "cyclonedx.output.json", "cyclonedx.validation.json", "jsonschema.validators"),
+    *("tuf.api.metadata", "tuf.api.serialization.json", "securesystemslib.signer", "filelock"),
+    *("cryptography.hazmat.primitives.asymmetric.ec", "sqlalchemy.dialects.sqlite", "fsspec.implementations.local"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +59,6 @@ def publisher(tmp_path_factory: pytest.TempPathFactory, module_clock: ManualCloc
 
 @pytest.fixture(scope="module")
 def module_clock() -> ManualClock:
-    from datetime import UTC, datetime
-
     return ManualClock(datetime(2026, 11, 2, 9, tzinfo=UTC))
 
 
@@ -108,7 +109,7 @@ def test_an_export_is_the_bundle_byte_for_byte_and_a_device_that_trusts_its_root
     found = contents(shipped)
     assert {name: found[name] for name in bundle_of(live)} == bundle_of(live)
     root = (shipped / "root.json").read_bytes()
-    assert root == UpdateRepository(live.settings, live.now()).trusted_root()
+    assert root == UpdateRepository(live.settings, live.now()).trusted_root(), "no key was changed yet"
     recogniser = load_bundle(shipped / MODEL, bundle_keys(root), manifest.digest, manifest.min_app_version)
     recogniser.transcribe(np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32))
     assert (out / f"{MODEL}.cdx.json").read_bytes() == ml_bom(manifest)
@@ -356,6 +357,18 @@ def test_the_ledger_tells_once_of_each_platform(live: Store, manifest: BundleMan
     ]
     assert {line.payload["release_id"] for line in lines} == {f"{MODEL}-r1"}
     live.ledger.verify()
+
+
+@pytest.mark.parametrize("turn", [rotate_signing, revoke_signing])
+def test_after_a_change_of_keys_an_app_gets_the_root_that_names_the_key_of_its_bundle(
+    live: Store, manifest: BundleManifest, tmp_path: Path, turn: Callable[[Settings, datetime], list[object]]
+) -> None:
+    first = UpdateRepository(live.settings, live.now()).trusted_root()
+    assert turn(live.settings, live.now()) == []
+    export_for_app(live, MODEL, AppPlatform.DESKTOP, tmp_path / "out")
+    root = (tmp_path / "out" / "root.json").read_bytes()
+    assert root != first
+    verify_bundle(tmp_path / "out" / MODEL, bundle_keys(root), manifest.digest)
 
 
 def test_two_exports_of_a_home_differ_in_nothing(live: Store, tmp_path: Path) -> None:
