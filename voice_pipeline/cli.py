@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from voice_pipeline import cli_capture, cli_device_lab, cli_measure, cli_published, cli_release
+from voice_pipeline import cli_bundle, cli_capture, cli_device_lab, cli_measure, cli_published, cli_release
 from voice_pipeline.cli_home import Home, existing_store, open_store
 from voice_pipeline.cli_input import DAY, AsJson, InputError, Words
 from voice_pipeline.cli_table import print_columns, print_counts
@@ -90,7 +90,6 @@ def dev(context: typer.Context, home: Home = None) -> None:
 labeling = _group("labeling", "Tasks and labels")
 dataset = _group("dataset", "Dataset versions")
 training = _group("training", "Models")
-packaging = _group("packaging", "Bundles")
 monitoring = _group("monitoring", "Incidents")
 policy = _group("policy", "Rules")
 edge = _group("edge", "The HTTP face to devices and reviewers")
@@ -99,6 +98,7 @@ app.command("wake-words")(cli_measure.wake_words)
 app.command()(cli_measure.bench)
 app.command()(cli_published.published)
 app.add_typer(cli_capture.app, name="capture", help="Receive, quarantine, erase")
+app.add_typer(cli_bundle.app, name="bundle", help="Bundles as files: for an app's build, bill of materials, verify")
 app.add_typer(cli_release.app, name="release", help="Rollouts")
 app.add_typer(cli_device_lab.app, name="device-lab", help="Latency reports from real devices")
 
@@ -135,16 +135,6 @@ def request(reason: Words, actor: Words, home: Home = None) -> None:
     from voice_pipeline.training.planning import request_retrain
 
     typer.echo(request_retrain(existing_store(home), reason, actor))
-
-
-@packaging.command()
-def verify(bundle: Path, home: Home = None) -> None:
-    """Check a bundle folder: every file's digest and the signature."""
-    from voice_pipeline.packaging.signing import signing_public_key
-    from voice_pipeline.trust import verify_bundle
-
-    manifest = verify_bundle(bundle.resolve(), signing_public_key(existing_store(home).settings.keys))
-    typer.echo(f"{manifest.model_version} is intact and signed, digest {manifest.digest}")
 
 
 @monitoring.command("incidents")

@@ -92,12 +92,12 @@ def test_the_ledger_of_the_told_story_verifies(home: Path, report: dict[str, Any
 
 def test_the_live_bundle_verifies_and_a_changed_byte_is_noticed(home: Path, report: dict[str, Any]) -> None:
     bundle = home / "bundles" / report["models"][1]["model_version"]
-    assert command("packaging", "verify", str(bundle), "--home", str(home)).returncode == 0
+    assert command("bundle", "verify", str(bundle), "--home", str(home)).returncode == 0
     model = bundle / "model.onnx"
     original = model.read_bytes()
     model.write_bytes(original[:-1] + bytes([original[-1] ^ 1]))
     try:
-        refused = command("packaging", "verify", str(bundle), "--home", str(home))
+        refused = command("bundle", "verify", str(bundle), "--home", str(home))
         assert refused.returncode == 1
         assert "model.onnx" in refused.stderr
     finally:
