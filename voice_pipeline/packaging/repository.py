@@ -40,14 +40,17 @@ if TYPE_CHECKING:
     from tuf.api.metadata import Metadata
 
 ALERT_DAYS = (90, 30, 14, 7, 3, 1, 0)
-"""With so many days left, people are told that offline keys have to sign again."""
+"""With so many days left, people are told that offline keys have to sign; each renewal in between says so, too."""
 
 
 @dataclass(frozen=True)
 class Publication:
-    """A bundle as it is offered: `in_force` is False while its metadata waits for signatures: `waits_for` tells."""
+    """A bundle as it is offered, its archive by digest and length; `in_force` is False while its metadata waits for
+    signatures: `waits_for` tells.
+    """
 
     archive_sha256: str
+    archive_bytes: int
     in_force: bool
     waits_for: str = ""
 
@@ -125,11 +128,14 @@ class UpdateRepository:
     def _publication(self, chain: MetadataChain, name: str, custom: dict[str, str]) -> Publication:
         pending = chain.pending(TARGETS)
         if _offers(chain.current(TARGETS), name, custom):
-            return Publication(chain.current(TARGETS).signed.targets[name].hashes["sha256"], in_force=True)
+            target = chain.current(TARGETS).signed.targets[name]
+            return Publication(target.hashes["sha256"], target.length, in_force=True)
         if pending is None:
             raise RepositoryDamagedError(f"{name} is neither on offer nor pending; publish it again")
-        sha256 = pending.signed.targets[name].hashes["sha256"]
-        return Publication(sha256, in_force=False, waits_for=chain.missing(TARGETS, pending))
+        target = pending.signed.targets[name]
+        return Publication(
+            target.hashes["sha256"], target.length, in_force=False, waits_for=chain.missing(TARGETS, pending)
+        )
 
     def withdraw(self, model_version: str) -> bool:
         """Stop offering a bundle; True if it was on offer. Devices that hold it keep it as a fallback. Like everything
@@ -145,12 +151,16 @@ class UpdateRepository:
             return True
 
     def published(self) -> dict[str, dict[str, Any]]:
-        """What is on offer: model version → custom metadata of its target, and `archive_sha256`. What waits for
-        signatures is not on offer.
+        """What is on offer: model version → custom metadata of its target, and its `archive_sha256` and
+        `archive_bytes`. What waits for signatures is not on offer.
         """
         with self.chain.exclusive():
             files = self.chain.current(TARGETS).signed.targets.values()
-            offered = [{**file.custom, "archive_sha256": file.hashes["sha256"]} for file in files if file.custom]
+            offered = [
+                {**file.custom, "archive_sha256": file.hashes["sha256"], "archive_bytes": file.length}
+                for file in files
+                if file.custom
+            ]
             return {custom["model_version"]: custom for custom in offered}
 
     # --- signatures ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,162 @@
+"""`voice-pipeline repository`: the update repository's keys, signatures and what is on offer."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from voice_pipeline.cli_home import Home, existing_store
+from voice_pipeline.cli_input import InputError
+from voice_pipeline.cli_table import print_table
+from voice_pipeline.schema.delivery_policy import MetadataRole
+
+app = typer.Typer(no_args_is_help=True)
+
+SHORT = 12
+"""Characters of a key id that are printed, and that are enough to name it."""
+
+
+class Rotated(StrEnum):
+    """What can be given a new key."""
+
+    ROOT = "root"
+    TARGETS = "targets"
+    SNAPSHOT = "snapshot"
+    TIMESTAMP = "timestamp"
+    SIGNING = "signing"
+
+
+class OfflineRole(StrEnum):
+    """Whose metadata can wait for signatures."""
+
+    ROOT = "root"
+    TARGETS = "targets"
+
+
+Keys = Annotated[Path | None, typer.Option("--keys", help="Folder of private keys, else VOICE_PIPELINE_OFFLINE_KEYS")]
+
+
+@app.command()
+def status(home: Home = None) -> None:
+    """Roles, key ids, thresholds, expiry, what is on offer and what waits for signatures."""
+    from voice_pipeline.packaging.repository import UpdateRepository
+    from voice_pipeline.packaging.status import repository_status
+
+    store = existing_store(home)
+    if not store.settings.tuf.exists():
+        raise InputError(f"home {store.settings.root} has no update repository yet; the first bundle founds it")
+    found = repository_status(UpdateRepository(store.settings, store.now()))
+    rows = [
+        (role.role, role.version, f"{role.expires:%Y-%m-%d}", f"{role.threshold} of {len(role.key_ids)}", _ids(role))
+        for role in found.roles
+    ]
+    print_table(("role", "version", "expires", "threshold", "keys (* here)"), rows)
+    typer.echo(f"\nbundles are signed with {found.bundle_key_ids[0][:SHORT]}", nl=False)
+    former = [key[:SHORT] for key in found.bundle_key_ids[1:]]
+    typer.echo(f"; {', '.join(former)} still count" if former else "")
+    typer.echo("\non offer:")
+    print_table(("model", "bundle digest"), sorted(found.offered.items()))
+    _tell(list(found.pending))
+
+
+@app.command()
+def sign(
+    file: Annotated[Path | None, typer.Argument(help="A copy of a pending file; default all of the home")] = None,
+    keys: Keys = None,
+    home: Home = None,
+) -> None:
+    """Add signatures to what waits. With FILE no home is needed: run it where the offline keys are."""
+    from voice_pipeline.packaging.offline import sign_file
+    from voice_pipeline.packaging.repository import UpdateRepository
+    from voice_pipeline.settings import load_settings
+
+    if file is not None:
+        signed = sign_file(file, keys or load_settings(home).offline_key_folder)
+        typer.echo("\n".join(signed.says))
+        typer.echo(f"signed by {', '.join(key[:SHORT] for key in signed.key_ids)}; `repository accept` takes it back")
+        return
+    store = existing_store(home)
+    settings = store.settings.model_copy(update={"offline_keys": keys}) if keys else store.settings
+    if not UpdateRepository(settings, store.now()).pending():
+        raise InputError("nothing waits for signatures; `voice-pipeline repository status` shows what is in force")
+    UpdateRepository(settings, store.now()).sign()
+    _finish(store)
+
+
+@app.command()
+def accept(files: list[Path], home: Home = None) -> None:
+    """Take files back that were signed elsewhere; what has enough signatures comes into force."""
+    from voice_pipeline.packaging.offline import read_waiting
+    from voice_pipeline.packaging.repository import UpdateRepository
+
+    store = existing_store(home)
+    for file in files:
+        UpdateRepository(store.settings, store.now()).accept(read_waiting(file))
+    _finish(store)
+
+
+@app.command()
+def rotate(
+    what: Rotated,
+    key_id: Annotated[str | None, typer.Option(help="Which key goes; default the oldest")] = None,
+    public_key: Annotated[list[Path] | None, typer.Option(help="New key made elsewhere (.pub); repeatable")] = None,
+    revoke: Annotated[bool, typer.Option("--revoke", help="signing: former keys count no more")] = False,
+    home: Home = None,
+) -> None:
+    """A new key for a role, or for the signatures of bundles (signing), which a new root tells devices of."""
+    from voice_pipeline.packaging import rotation
+
+    store = existing_store(home)
+    now = store.now()
+    if what is Rotated.SIGNING:
+        if key_id or public_key:
+            raise InputError("--key-id and --public-key are for roles; `rotate signing` makes its key here")
+        (rotation.revoke_signing if revoke else rotation.rotate_signing)(store.settings, now)
+    elif revoke:
+        raise InputError(f"--revoke is for signing; the former key of {what} counts no more once the root is in force")
+    else:
+        rotation.rotate(store.settings, now, MetadataRole(what), key_id, public_key or ())
+    _finish(store)
+
+
+@app.command()
+def key(role: OfflineRole, keys: Keys = None, home: Home = None) -> None:
+    """Make a key of root or targets in a folder; its .pub file is for `rotate --public-key`."""
+    from voice_pipeline.packaging.keys import make_key, signer
+    from voice_pipeline.settings import load_settings
+
+    path = make_key(keys or load_settings(home).offline_key_folder, MetadataRole(role))
+    typer.echo(f"{path} and {path.with_suffix('.pub').name}: key {signer(path).public_key.keyid[:SHORT]}")
+
+
+@app.command()
+def discard(role: OfflineRole, home: Home = None) -> None:
+    """Give up what of a role waits for signatures; what is in force stays."""
+    from voice_pipeline.packaging.repository import UpdateRepository
+
+    store = existing_store(home)
+    gone = UpdateRepository(store.settings, store.now()).discard(MetadataRole(role))
+    typer.echo(f"pending {role} discarded" if gone else f"no {role} metadata waits")
+
+
+def _ids(role: Any) -> str:
+    return ", ".join(key[:SHORT] + "*" * (key in role.here) for key in role.key_ids)
+
+
+def _finish(store: Any) -> None:
+    """Record what is published now, go on with a revocation, and say what still waits."""
+    from voice_pipeline.packaging.publication import finish_publications
+    from voice_pipeline.packaging.repository import UpdateRepository
+
+    for version in finish_publications(store):
+        typer.echo(f"{version} is published")
+    waiting = UpdateRepository(store.settings, store.now()).pending()
+    _tell(waiting)
+    if not waiting:
+        typer.echo("in force; nothing waits for signatures")
+
+
+def _tell(waiting: list[Any]) -> None:
+    for pending in waiting:
+        typer.echo(f"\n{pending.role} {pending.version} waits: {pending.missing}; sign {pending.path}")
