@@ -165,6 +165,13 @@ def wer_cut_at_80_coverage(store: Store, corpus: Path | None) -> tuple[float, in
     return _mean([result.confidence["wer_cut_at_80_coverage"] for result in results]), len(results)
 
 
+def int8_wer_delta_pp(store: Store, corpus: Path | None) -> tuple[float, int]:
+    """By how many points of WER int8 differs from float on the AN4 test clips, greedy; the largest of three seeds."""
+    results = _seeds(store, corpus)
+    apart = [abs(result.wer_int8_greedy.value - result.wer_float_greedy.value) for result in results]
+    return 100 * max(apart), len(results)
+
+
 def train_audio_s_per_s(store: Store, corpus: Path | None, epochs: int = 3) -> tuple[float, int]:
     """Seconds of augmented audio a second that the recipe trains on, the median of `epochs` epochs."""
     return _throughput(store.settings.policy_dir, _needed(corpus), 1, epochs).audio_s_per_s, epochs
@@ -208,6 +215,14 @@ def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
+def bundle_mb(store: Store, _corpus: Path | None) -> tuple[float, int]:
+    """MB (10^6 bytes) of the archive in which devices fetch the live bundle."""
+    from voice_pipeline.packaging.archive import pack, target_name
+
+    version = _live_model(store)
+    return len(pack(store.settings.bundles / version, target_name(version))) / 1e6, 1
+
+
 def clip_3s_p95_ms(store: Store, _corpus: Path | None, runs: int = 200) -> tuple[float, int]:
     """p95 of waveform-to-text ms for 3 s of speech (the golden sounds) on one thread, live int8 bundle."""
     import numpy as np
@@ -240,11 +255,13 @@ BENCHMARKS: dict[str, Benchmark] = {
     "code_location_load_s": Benchmark("s", 4.0, code_location_load_s),
     "lineage_s": Benchmark("s", 1.0, lineage_s),
     "clip_3s_p95_ms": Benchmark("ms", 15.0, clip_3s_p95_ms),
+    "bundle_mb": Benchmark("MB", 1.5, bundle_mb),
     "train_audio_s_per_s": Benchmark("audio-s/s", 170.0, train_audio_s_per_s, at_least=True),
     "train_peak_mb": Benchmark("MB", 2000.0, train_peak_mb),
     "train_peak_growth": Benchmark("ratio", 1.2, train_peak_growth),
     "an4_wer_int8_greedy": Benchmark("fraction", 0.05, an4_wer_int8_greedy),
     "an4_wer_int8_lm": Benchmark("fraction", 0.04, an4_wer_int8_lm),
+    "int8_wer_delta_pp": Benchmark("points", 0.3, int8_wer_delta_pp),
     "an4_training_minutes": Benchmark("min", 30.0, an4_training_minutes),
     "confidence_ece": Benchmark("probability", 0.05, confidence_ece),
     "wer_cut_at_80_coverage": Benchmark("share", 0.4, wer_cut_at_80_coverage, at_least=True),

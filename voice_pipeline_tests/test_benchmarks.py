@@ -35,6 +35,8 @@ def test_goals_are_those_that_were_promised() -> None:
         "code_location_load_s": (4.0, False),
         "lineage_s": (1.0, False),
         "clip_3s_p95_ms": (15.0, False),
+        "bundle_mb": (1.5, False),
+        "int8_wer_delta_pp": (0.3, False),
         "train_audio_s_per_s": (170.0, True),
         "train_peak_mb": (2000.0, False),
         "an4_wer_int8_greedy": (0.05, False),

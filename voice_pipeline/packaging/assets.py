@@ -6,6 +6,7 @@ from voice_pipeline.packaging.bundle import build_bundle, publish
 from voice_pipeline.packaging.export import export, float_model_path
 from voice_pipeline.packaging.quantise import int8_model_path, quantise
 from voice_pipeline.partitions import model_version
+from voice_pipeline.schema.bundle import BundleManifest
 from voice_pipeline.store.store import Store
 from voice_pipeline.trust import download_size
 
@@ -58,8 +59,16 @@ def signed_bundle(context: AssetExecutionContext, store: ResourceParam[Store]) -
             "wer_float": manifest.wer_float,
             "wer_int8": manifest.wer_int8,
             "quantisation": manifest.quantisation,
-            "bytes": download_size(folder),
+            "archive_bytes": publication.archive_bytes,
+            "installed_bytes": download_size(folder),
+            **_measured(manifest),
             "golden": {vector.path: vector.text for vector in manifest.golden},
             "path": MetadataValue.path(folder),
         }
     )
+
+
+def _measured(manifest: BundleManifest) -> dict[str, float]:
+    """Figures of parity and footprint, by name."""
+    records = [record for record in (manifest.parity, manifest.footprint) if record is not None]
+    return {name: value for record in records for name, value in record if isinstance(value, int | float)}

@@ -101,7 +101,8 @@ def publish(store: Store, model_version: str) -> Publication:
     _verify(store, folder, manifest)
     publication = UpdateRepository(store.settings, store.now()).publish(folder, manifest)
     if publication.in_force:
-        record_publication(store, model_version, manifest.digest, publication.archive_sha256)
+        archive = (publication.archive_sha256, publication.archive_bytes)
+        record_publication(store, model_version, manifest.digest, *archive)
     return publication
 
 

@@ -8,15 +8,23 @@ the decoder of the bundle.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from voice_pipeline.packaging.errors import ExportMismatchError
 from voice_pipeline.packaging.export import INPUT
+from voice_pipeline.packaging.parity import parity
 from voice_pipeline.schema.bundle import GoldenVector
+
+if TYPE_CHECKING:
+    from voice_pipeline.speech.tokenizer import CharTokenizer
 
 SOUNDS = Path(__file__).parent / "golden_sounds"
 KEPT = 3
+FRAMES_ALIKE = 0.99
+"""Share of frames in which both forms find the same symbol best. Fusions may round one activation otherwise."""
 
 
 def golden_vectors(folder: Path) -> tuple[GoldenVector, ...]:
@@ -24,6 +32,9 @@ def golden_vectors(folder: Path) -> tuple[GoldenVector, ...]:
 
     `folder` holds `model.onnx`, `model.ort`, `tokenizer.json` and the decoder. If no sound decodes alike everywhere,
     all are taken: then the mean log-probability has to tell.
+
+    Raises:
+        ExportMismatchError: the two forms of the network do not compute the same.
     """
     from voice_pipeline.speech.audio import decode, encode_wav
     from voice_pipeline.speech.decoder import open_decoder
@@ -34,6 +45,7 @@ def golden_vectors(folder: Path) -> tuple[GoldenVector, ...]:
     words_of = open_decoder(folder, tokenizer)
     engines = [OnnxRecogniser(folder / name, tokenizer, decode=words_of) for name in ("model.onnx", "model.ort")]
     plain = _Plain(folder / "model.onnx")
+    _agree(folder, tokenizer)
     vectors: list[tuple[bool, GoldenVector, bytes]] = []
     for sound in sorted(SOUNDS.glob("*.flac")):
         wav = encode_wav(decode(sound.read_bytes()))
@@ -52,6 +64,19 @@ def golden_vectors(folder: Path) -> tuple[GoldenVector, ...]:
     for _, vector, wav in chosen[:KEPT]:
         (folder / vector.path).write_bytes(wav)
     return tuple(vector for _, vector, _ in chosen[:KEPT])
+
+
+def _agree(folder: Path, tokenizer: CharTokenizer) -> None:
+    """Suites are heard with `model.onnx`; what they find must hold for who runs `model.ort`."""
+    from voice_pipeline.speech.audio import decode
+
+    sounds = [decode(sound.read_bytes()) for sound in sorted(SOUNDS.glob("*.flac"))]
+    found = parity(folder / "model.onnx", folder / "model.ort", tokenizer, sounds)
+    if found.frames_alike < FRAMES_ALIKE:
+        raise ExportMismatchError(
+            f"model.ort of {folder.name.strip('.')} agrees with model.onnx in {found.frames_alike:.1%} of frames (at "
+            f"least {FRAMES_ALIKE:.0%}); do not ship it"
+        )
 
 
 def speech(seconds: float) -> NDArray[np.float32]:

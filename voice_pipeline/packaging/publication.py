@@ -17,8 +17,12 @@ from voice_pipeline.store.tables import bundles
 PUBLISHED = "bundle_published"
 
 
-def record_publication(store: Store, model_version: str, bundle_digest: str, archive_sha256: str) -> bool:
-    """Note that a bundle is on offer, the first time with a ledger line; True if it was the first time."""
+def record_publication(
+    store: Store, model_version: str, bundle_digest: str, archive_sha256: str, archive_bytes: int
+) -> bool:
+    """Note that a bundle is on offer, the first time with a ledger line; True if it was the first time. The line tells
+    digest and length of the archive: the release gates judge what devices fetch.
+    """
     with store.database.write() as connection:
         first = connection.execute(
             update(bundles)
@@ -26,7 +30,8 @@ def record_publication(store: Store, model_version: str, bundle_digest: str, arc
             .values(published_at=store.now().isoformat())
         ).rowcount
         if first:
-            payload = {"model_version": model_version, "archive_sha256": archive_sha256}
+            archive = {"archive_sha256": archive_sha256, "archive_bytes": archive_bytes}
+            payload = {"model_version": model_version, **archive}
             store.ledger.append(PUBLISHED, bundle_digest, payload, "packaging", connection=connection)
     return bool(first)
 
@@ -40,9 +45,9 @@ def finish_publications(store: Store) -> tuple[str, ...]:
     finished = [
         version
         for version, bundle_digest in _unpublished(store)
-        if version in offered
-        and offered[version]["bundle_digest"] == bundle_digest
-        and record_publication(store, version, bundle_digest, offered[version]["archive_sha256"])
+        if (on_offer := offered.get(version)) is not None
+        and on_offer["bundle_digest"] == bundle_digest
+        and record_publication(store, version, bundle_digest, on_offer["archive_sha256"], on_offer["archive_bytes"])
     ]
     return tuple(finished)
 

@@ -22,10 +22,11 @@ from voice_pipeline.schema.release_policy import ReleasePolicy
 from voice_pipeline.store.database import upsert
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import bundles, verdicts
-from voice_pipeline.trust import TrustError, verify_bundle
+from voice_pipeline.trust import TrustError, download_size, verify_bundle
 
 SIGNING_KEY = "bundle-signing.pub"
 VERDICT = "verdict"
+PUBLISHED = "bundle_published"
 GATES: tuple[str, ...] = (
     "bundle_integrity",
     "noisy_wer_improvement",
@@ -79,6 +80,15 @@ def published_bundle(store: Store, model_version: str) -> StoredBundle:
     if bundle.published_at is None:
         raise MissingEvidenceError(f"bundle of {model_version} is not published; materialise signed_bundle again")
     return bundle
+
+
+def fetched_bytes(store: Store, bundle: StoredBundle) -> int:
+    """Bytes that a device fetches: of the archive as it was published, by the ledger; of all files together where it
+    was published before archives were compressed.
+    """
+    lines = store.ledger.lines(kind=PUBLISHED, subject=bundle.bundle_digest)
+    told = [line.payload["archive_bytes"] for line in lines if "archive_bytes" in line.payload]
+    return int(told[-1]) if told else download_size(bundle.folder)
 
 
 def integrity_problem(store: Store, model_version: str, bundle_digest: str) -> str | None:

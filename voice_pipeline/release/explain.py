@@ -68,8 +68,8 @@ def _gates(gates: Gates) -> list[str]:
         "device lab's reports; where it sent none the evaluating host stands in, and the verdict says so. A slower "
         "report that comes later stops the next step.",
         f"- **size**: the network, in the larger of its two forms, is at most: {size}.",
-        "- **download**: all files that a device fetches (both forms of the network, language model, golden sounds, "
-        f"cards, manifest, signature) are together at most: {download}.",
+        "- **download**: the compressed archive that a device fetches (both forms of the network, language model, "
+        f"golden sounds, cards, manifest, signature) is at most: {download}.",
         f"- **coverage**: the suite has {gates.coverage.min_clips} clips, {gates.coverage.min_speakers} speakers, "
         f"{gates.coverage.min_words} words and the slices {slices}.",
         "",

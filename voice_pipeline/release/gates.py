@@ -20,6 +20,7 @@ from voice_pipeline.release.errors import MissingEvidenceError
 from voice_pipeline.release.evidence import (
     GATES,
     StoredBundle,
+    fetched_bytes,
     integrity_problem,
     published_bundle,
     store_verdicts,
@@ -35,7 +36,6 @@ from voice_pipeline.store.manifest import manifest_rows
 from voice_pipeline.store.releases import live
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import models
-from voice_pipeline.trust import download_size
 
 NETWORKS = ("model.onnx", "model.ort")
 NAMED_FILES = 4
@@ -48,8 +48,8 @@ class Evidence:
 
     `slices` maps (clip_id, condition) to the slices in which that utterance counts; `locales` are those of the suite;
     `latency` has one line a device class, and `lab_refused` one a device-lab report that does not count.
-    `network_bytes` are those of the larger network file, `download_bytes` those of all files that a device fetches;
-    `largest` has the path and bytes of some of these, the largest first.
+    `network_bytes` are those of the larger network file, `download_bytes` those of the archive that a device fetches;
+    `largest` has path and bytes of some of the files in it, the largest first.
     """
 
     candidate: EvaluationReport
@@ -143,7 +143,7 @@ def gather(store: Store, bundle: StoredBundle, champion_model: str | None) -> Ev
         latency=latency,
         lab_refused=lab.refused,
         network_bytes=max((f.length for f in bundle.manifest.files if f.path in NETWORKS), default=0),
-        download_bytes=download_size(bundle.folder),
+        download_bytes=fetched_bytes(store, bundle),
         largest=_largest(bundle),
         preset=TrainingSpec.model_validate(model["spec"]).hyperparameters.preset,
         integrity_problem=integrity_problem(store, bundle.model_version, bundle.bundle_digest),
@@ -253,8 +253,8 @@ def _size(evidence: Evidence, gates: Gates) -> Judgement:
 def _download(evidence: Evidence, gates: Gates) -> Judgement:
     largest = ", ".join(f"{path} {length / 1e6:.2f} MB" for path, length in evidence.largest)
     limits, preset = gates.download.max_bytes, evidence.preset
-    more = f"largest: {largest}"
-    return _bytes_at_most("bytes of all files fetched", evidence.download_bytes, limits, preset, more)
+    more = f"largest files, unpacked: {largest}"
+    return _bytes_at_most("bytes of the archive that devices fetch", evidence.download_bytes, limits, preset, more)
 
 
 def _bytes_at_most(metric: str, found: int, limits: Mapping[Preset, int], preset: str, more: str = "") -> Judgement:

@@ -14,10 +14,11 @@ from voice_pipeline.evaluation.suites import current_suite
 from voice_pipeline.packaging.bundle import build_bundle, catalogued, publish
 from voice_pipeline.packaging.errors import BundleConflictError, MissingInputError
 from voice_pipeline.packaging.export import export
-from voice_pipeline.packaging.quantise import quantise
 from voice_pipeline.packaging.publication import PUBLISHED
+from voice_pipeline.packaging.quantise import quantise
 from voice_pipeline.packaging.repository import UpdateRepository
 from voice_pipeline.packaging.signing import signing_public_key
+from voice_pipeline.schema.canonical import sha256_bytes
 from voice_pipeline.schema.evaluation_policy import load_evaluation_policy
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import bundles
@@ -137,7 +138,12 @@ def test_bundle_is_made_once_and_published_once(packaged: PackagedHome) -> None:
     assert build_bundle(store, MODEL) == packaged.manifest
     assert publish(store, MODEL).in_force
     assert store.database.scalar(select(bundles.c.published_at)) == published_at
-    assert len(store.ledger.lines(kind=PUBLISHED, subject=packaged.manifest.digest)) == 1
+    (line,) = store.ledger.lines(kind=PUBLISHED, subject=packaged.manifest.digest)
+    (archive,) = (store.settings.tuf / "repository" / "targets").glob(f"*.{MODEL}.tar.xz")
+    assert (line.payload["archive_sha256"], line.payload["archive_bytes"]) == (
+        sha256_bytes(archive.read_bytes()),
+        archive.stat().st_size,
+    )
 
 
 def test_bundle_changed_on_disk_is_neither_kept_nor_rebuilt_nor_published(packaged: PackagedHome) -> None:

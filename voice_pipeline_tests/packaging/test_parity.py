@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from voice_pipeline.packaging.errors import ExportMismatchError
 from voice_pipeline.packaging.export import onnx_bytes
+from voice_pipeline.packaging.golden import golden_vectors
+from voice_pipeline.packaging.graph import ort_bytes
 from voice_pipeline.packaging.parity import parity
 from voice_pipeline.speech.recogniser import OnnxRecogniser, padded
 from voice_pipeline.speech.tokenizer import CharTokenizer
@@ -42,3 +45,14 @@ def test_shares_are_those_of_frames_and_of_clips(networks: list[Path]) -> None:
     same = [first.transcribe(clip).text == second.transcribe(clip).text for clip in CLIPS]
     assert found.texts_alike == pytest.approx(np.mean(same))
     assert found.log_probs_mean_difference > 0
+
+
+def test_a_flat_form_of_another_network_is_not_shipped(networks: list[Path], tmp_path: Path) -> None:
+    """Suites are heard with `model.onnx`: a device with the other form must run the same."""
+    (tmp_path / "tokenizer.json").write_text(CharTokenizer().to_json())
+    (tmp_path / "model.onnx").write_bytes(networks[0].read_bytes())
+    (tmp_path / "model.ort").write_bytes(ort_bytes(networks[0]))
+    assert golden_vectors(tmp_path)
+    (tmp_path / "model.ort").write_bytes(ort_bytes(networks[1]))
+    with pytest.raises(ExportMismatchError, match="do not ship it"):
+        golden_vectors(tmp_path)

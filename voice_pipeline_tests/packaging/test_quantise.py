@@ -127,10 +127,13 @@ def test_rounding_weights_costs_less_than_rounding_activations_too(candidates: d
     assert 0 < away["weights-only"] < away["static-qdq"] / 2, away
 
 
-def test_an_untrained_tiny_network_with_capitals_and_marks_is_within_its_limit_in_every_form(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [Preset.MICRO, Preset.TINY, Preset.SMALL])
+def test_an_untrained_network_with_capitals_and_marks_is_within_its_limit_in_every_form(
+    size: Preset, tmp_path: Path
+) -> None:
     policy = load_policy(PROJECT_ROOT / "policy" / "release.yaml", ReleasePolicy)
-    limit = policy.gates.size.max_bytes[Preset.TINY]
-    shape = preset(Preset.TINY, CharTokenizer(CASED_PUNCTUATED).size)
+    limit = policy.gates.size.max_bytes[size]
+    shape = preset(size, CharTokenizer(CASED_PUNCTUATED).size)
     (tmp_path / "float.onnx").write_bytes(onnx_bytes(network(0, shape)))
     clip = Heard("", np.random.default_rng(0).normal(0, 0.1, 8_000).astype(np.float32))
     made = make_candidates(tmp_path / "float.onnx", [clip], tmp_path)

@@ -39,8 +39,8 @@ def test_a_better_model_passes_every_gate_and_is_gated(small: World) -> None:
         ("noisy_wer_improvement", {"wer": 0.2}),
         ("int8_delta", {"wer": 0.1, "float_wer": 0.05}),
         ("latency", {"wer": 0.1, "p95_ms": 81.0}),
-        ("size", {"wer": 0.1, "network_bytes": 2_000_001}),
-        ("download", {"wer": 0.1, "language_model_bytes": 5_000_000}),
+        ("size", {"wer": 0.1, "network_bytes": 1_250_001}),
+        ("download", {"wer": 0.1, "language_model_bytes": 1_500_000}),
     ],
 )
 def test_a_model_that_misses_one_gate_is_rejected_for_it(small: World, gate: str, kind: dict) -> None:
@@ -50,7 +50,16 @@ def test_a_model_that_misses_one_gate_is_rejected_for_it(small: World, gate: str
     assert f"gate {gate} is fail" in view.transitions[-1].reason
 
 
-def test_what_a_device_fetches_is_counted_to_the_last_file(small: World) -> None:
+def test_what_a_device_fetches_is_the_archive_as_the_ledger_has_it(small: World) -> None:
+    bundle = published_bundle(small.store, small.model(0.1))
+    for archive_bytes in (1_500_001, 1_500_000):  # a publication again, after a rotation of keys
+        payload = {"model_version": bundle.model_version, "archive_bytes": archive_bytes}
+        small.store.ledger.append("bundle_published", bundle.bundle_digest, payload, "packaging")
+    small.store.ledger.append("bundle_published", "0" * 64, {"archive_bytes": 7}, "packaging")
+    assert gather(small.store, bundle, None).download_bytes == 1_500_000
+
+
+def test_what_a_device_fetches_without_compression_is_counted_to_the_last_file(small: World) -> None:
     model = small.model(0.1, network_bytes=1_000_000, language_model_bytes=300_000)
     bundle = published_bundle(small.store, model)
     evidence = gather(small.store, bundle, None)
@@ -61,7 +70,7 @@ def test_what_a_device_fetches_is_counted_to_the_last_file(small: World) -> None
     gates = small.policy.gates.model_copy(update={"download": DownloadGate(max_bytes=limits)})
     judged = judge(evidence, gates)["download"]
     assert (judged.outcome, judged.value) == (Outcome.PASS, evidence.download_bytes)
-    assert "largest: model.onnx 1.00 MB, lm.arpa 0.30 MB" in judged.detail
+    assert "largest files, unpacked: model.onnx 1.00 MB, lm.arpa 0.30 MB" in judged.detail
     for limit, outcome in ((evidence.download_bytes - 1, Outcome.FAIL), (None, Outcome.INVALID)):
         limits = {Preset.TINY: limit} if limit else {Preset.BASE: 10**9}
         gates = small.policy.gates.model_copy(update={"download": DownloadGate(max_bytes=limits)})

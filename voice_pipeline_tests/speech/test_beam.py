@@ -199,7 +199,7 @@ def test_no_frame_tries_more_than_so_many_letters_and_those_are_its_likeliest(se
     scores = np.random.default_rng(seed).normal(0, spread, (6, WORDS.size))
     log_probs = (scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)).astype(np.float32)
     search = BeamSearch(Lexicon(NAMES, WORDS), BeamSettings(token_floor=0.0, sure_blank=1.0))
-    for frame, (row, letters) in enumerate(search._frames(log_probs)):
+    for row, letters in search._frames(log_probs):
         assert row is not None
         assert len(letters) == module.MOST_LETTERS
         others = set(range(1, WORDS.size)) - set(letters)
