@@ -12,7 +12,15 @@ from typing import Annotated
 
 import typer
 
-from voice_pipeline import cli_bundle, cli_capture, cli_device_lab, cli_measure, cli_published, cli_release
+from voice_pipeline import (
+    cli_bundle,
+    cli_capture,
+    cli_device_lab,
+    cli_measure,
+    cli_published,
+    cli_release,
+    cli_repository,
+)
 from voice_pipeline.cli_home import Home, existing_store, open_store
 from voice_pipeline.cli_input import DAY, AsJson, InputError, Words
 from voice_pipeline.cli_table import print_columns, print_counts
@@ -100,6 +108,7 @@ app.command()(cli_published.published)
 app.add_typer(cli_capture.app, name="capture", help="Receive, quarantine, erase")
 app.add_typer(cli_bundle.app, name="bundle", help="Bundles as files: for an app's build, bill of materials, verify")
 app.add_typer(cli_release.app, name="release", help="Rollouts")
+app.add_typer(cli_repository.app, name="repository", help="Update repository: keys, signatures, what is on offer")
 app.add_typer(cli_device_lab.app, name="device-lab", help="Latency reports from real devices")
 
 

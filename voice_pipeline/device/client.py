@@ -106,6 +106,8 @@ class DeviceClient:
             EdgeUnavailableError: no usable answer; the lease in force stays.
             StorageError: the answer cannot be kept; the lease in force stays.
         """
+        with _storage("the time"):
+            self._updater.look_at_the_clock()
         flags = ask_flags(self._http, self._edge_url, self.device_id, self.context, self._lease.latest())
         with _storage("its assignment"):
             self._lease.keep(flags, self._clock.now())
