@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import Field
 from sqlalchemy import func, select
 
+from voice_pipeline.packaging.platforms import EXPORTED
 from voice_pipeline.schema.base import Record
 from voice_pipeline.store import tables as t
 from voice_pipeline.store.learning import learnt_from
@@ -33,7 +34,8 @@ class Lineage(Record):
     """Everything that led to one model, and everywhere it went.
 
     `clips` counts the dataset's clips by split, `consents` the receipts they stand under by scope; `clip_ids` and
-    `consent_ids` are the full lists. `devices` are those whose last report named this model.
+    `consent_ids` are the full lists. `apps` are the platforms whose builds it was exported for, `devices` those whose
+    last report named this model.
     """
 
     model_version: str
@@ -56,6 +58,7 @@ class Lineage(Record):
     bundle_digest: str | None
     verdicts: tuple[dict[str, Any], ...]
     releases: tuple[ReleaseLine, ...]
+    apps: tuple[str, ...]
     devices: tuple[str, ...]
 
 
@@ -111,6 +114,7 @@ def lineage(store: Store, model_version: str) -> Lineage:
         bundle_digest=bundle_digest,
         verdicts=_verdicts(store, bundle_digest),
         releases=_releases(store, model_version),
+        apps=_apps(store, bundle_digest),
         devices=tuple(
             row["device_id"]
             for row in database.rows(
@@ -187,6 +191,11 @@ def _releases(store: Store, model_version: str) -> tuple[ReleaseLine, ...]:
     )
 
 
+def _apps(store: Store, bundle_digest: str | None) -> tuple[str, ...]:
+    lines = store.ledger.lines(kind=EXPORTED, subject=bundle_digest) if bundle_digest else []
+    return tuple(sorted({line.payload["platform"] for line in lines}))
+
+
 def device_counts(store: Store) -> dict[str, int]:
     """How many devices last reported each model version."""
     rows = store.database.rows(
@@ -214,5 +223,6 @@ def lineage_lines(found: Lineage) -> list[str]:
         f"bundle     {found.bundle_digest or 'none'}",
         f"verdicts   {gates}",
         f"releases   {releases}",
+        f"apps       {', '.join(found.apps) or 'none'}",
         f"devices    {len(found.devices)} run it",
     ]

@@ -98,6 +98,17 @@ def test_a_model_leads_back_to_its_clips_and_consents_and_on_to_its_devices(home
     assert device_counts(home) == {"m-1": 2, "m-2": 1}
 
 
+def test_a_model_leads_on_to_the_apps_that_its_bundle_was_exported_for(home: Store) -> None:
+    _add(
+        home, t.bundles, bundle_digest="d-2", model_version="m-2", uri="", manifest={}, size=1, created_at=AT
+    )  # fmt: skip
+    for digest, platform in (("d-2", "ios"), ("d-1", "desktop"), ("d-2", "android"), ("d-2", "ios")):
+        home.ledger.append("bundle_exported", digest, {"platform": platform}, actor="packaging")
+    assert lineage(home, "m-2").apps == ("android", "ios")
+    assert "apps       android, ios" in lineage_lines(lineage(home, "m-2"))
+    assert lineage(home, "m-1").apps == ()
+
+
 def test_an_unknown_model_is_named(home: Store) -> None:
     with pytest.raises(UnknownModelError, match="m-404"):
         lineage(home, "m-404")
@@ -108,6 +119,6 @@ def test_the_lines_tell_each_fact_once_and_what_is_missing(home: Store) -> None:
     assert lines[0] == "model      m-1 (trained), parent none"
     assert "clips      1 dev, 1 test, 1 train; 1 erased since" in lines
     assert "consents   3 receipts: 3 evaluate, 2 train, 3 transcribe_review" in lines
-    assert {"evaluation none", "bundle     none", "verdicts   none", "releases   none"} <= set(lines)
+    assert {"evaluation none", "bundle     none", "verdicts   none", "releases   none", "apps       none"} <= set(lines)
     assert lines[-1] == "devices    2 run it"
     assert "releases   m-2-r1 candidate" in lineage_lines(lineage(home, "m-2"))

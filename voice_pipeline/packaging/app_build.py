@@ -31,7 +31,7 @@ from voice_pipeline.packaging.bundle import catalogued
 from voice_pipeline.packaging.errors import AppExportError, BundleConflictError, MissingInputError
 from voice_pipeline.packaging.metadata_chain import SIGNING_KEY_FIELD
 from voice_pipeline.packaging.mlbom import ml_bom, ml_bom_name
-from voice_pipeline.packaging.platforms import REDUCED, SHIPPED, AppPlatform
+from voice_pipeline.packaging.platforms import EXPORTED, REDUCED, SHIPPED, AppPlatform
 from voice_pipeline.packaging.repository import UpdateRepository
 from voice_pipeline.schema.bundle import BundleManifest
 from voice_pipeline.schema.delivery_policy import MetadataRole
@@ -41,7 +41,6 @@ from voice_pipeline.store.releases import ReleaseView, releases_at_head
 from voice_pipeline.store.store import Store
 from voice_pipeline.trust import MANIFEST, TrustError, signature_path, verify_bundle
 
-EXPORTED = "bundle_exported"
 ROOT = "root.json"
 NETWORK = "model.ort"
 TAKEN_BACK = frozenset({ReleaseState.ROLLED_BACK, ReleaseState.REJECTED})

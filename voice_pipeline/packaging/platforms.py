@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+EXPORTED = "bundle_exported"
+"""Kind of the ledger line (subject: bundle digest) that tells which platform's apps a bundle was exported for."""
+
 
 class AppPlatform(StrEnum):
     """What an app is built for."""

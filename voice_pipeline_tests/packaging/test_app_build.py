@@ -19,10 +19,10 @@ from onnxruntime.tools.reduced_build_config_parser import parse_config
 from sqlalchemy import update
 
 from voice_pipeline.device.recogniser import load_bundle
-from voice_pipeline.packaging.app_build import EXPORTED, bundle_keys, export_for_app, required_operators
+from voice_pipeline.packaging.app_build import bundle_keys, export_for_app, required_operators
 from voice_pipeline.packaging.errors import AppExportError, BundleConflictError, MissingInputError
 from voice_pipeline.packaging.mlbom import ml_bom
-from voice_pipeline.packaging.platforms import SHIPPED, AppPlatform
+from voice_pipeline.packaging.platforms import EXPORTED, SHIPPED, AppPlatform
 from voice_pipeline.packaging.repository import UpdateRepository
 from voice_pipeline.packaging.rotation import revoke_signing, rotate_signing
 from voice_pipeline.packaging.signing import sign_folder
