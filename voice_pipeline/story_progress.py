@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from threading import Event, Thread
 
 from rich.console import Console
@@ -74,9 +76,17 @@ class Progress:
         logs = sorted(self.settings.models.glob("*/progress.jsonl"), key=lambda p: p.stat().st_mtime)
         training = ""
         if logs and time.time() - logs[-1].stat().st_mtime < TRAINING_S:
-            lines = logs[-1].read_text().splitlines()
-            training = f" · {logs[-1].parent.name}: {lines[-1][:100]}" if lines else ""
+            training = f" · {logs[-1].parent.name}{_last_epoch(logs[-1])}"
         return f"{self.step} {time.monotonic() - self.started:.0f} s{training}"
 
     def __rich__(self) -> Spinner:
         return Spinner("dots", text=self._now())
+
+
+def _last_epoch(log: Path) -> str:
+    """What a training's progress file says last, in words; nothing while it holds no whole line."""
+    whole = [line for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    if not whole:
+        return ""
+    epoch = json.loads(whole[-1])
+    return f": epoch {epoch['epoch']}, loss {epoch['loss']:.2f}, dev WER {epoch['dev_wer']:.0%}"

@@ -29,13 +29,16 @@ def test_off_a_terminal_a_long_step_is_told_with_the_training_that_goes_on(tmp_p
     settings = load_settings(tmp_path)
     log = settings.models / "m-1" / "progress.jsonl"
     log.parent.mkdir(parents=True)
-    log.write_text('{"epoch": 1}\n{"epoch": [2]}\n')
+    whole = '{"epoch": 1, "loss": 3.02, "dev_wer": 0.9}\n{"epoch": 2, "loss": 1.996, "dev_wer": 0.823}\n'
+    log.write_text(whole + '{"epoch": 3, "lo')  # being written
     progress = Progress(Console(file=io.StringIO(), width=200), settings)
     progress.begin(2, "Train")
     lines = told_during(progress, silence_s=0.01, enough=2).splitlines()
     assert len(lines) >= 3
     assert lines[0].startswith("2/9 Train")
-    assert all(line.startswith("    … Train ") and 'm-1: {"epoch": [2]}' in line for line in lines[1:3])
+    assert all(
+        line.startswith("    … Train ") and line.endswith("m-1: epoch 2, loss 2.00, dev WER 82%") for line in lines[1:3]
+    )
 
 
 class Waits(Event):
