@@ -1,7 +1,8 @@
 """One device update that kills its own process at a chosen step; `test_killed_update.py` gives it a process of its own.
 
-A step is anything that the interpreter audits and that can change or read a file or talk to the network: the process
-dies (SIGKILL, as when the power fails) just before the n-th of them.
+A step is a line of the device's own code (what reads the network apart), or anything else that the interpreter audits
+and that can change or read a file or talk to the network: the process dies (SIGKILL, as when the power fails) just
+before the n-th of them. So it also dies between a write and its flush, with the bytes still in memory.
 """
 
 from __future__ import annotations
@@ -11,31 +12,50 @@ import signal
 import sys
 from datetime import datetime
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import httpx
 
+from voice_pipeline import device as device_package
 from voice_pipeline.device.client import DeviceClient
 from voice_pipeline.schema.clip import DeviceContext
 from voice_pipeline.store.clock import ManualClock
 
 STEPS = ("open", "os.", "shutil.", "tempfile.", "sqlite3.", "socket.connect")
+OWN_CODE = Path(device_package.__file__).parent
+BY_CHUNK = {str(OWN_CODE / name) for name in ("exchange.py", "fetching.py")}
+"""They read the network in as many pieces as it comes in; their lines would number all later steps differently."""
 
 
 def update(home: Path, url: str, context: DeviceContext, root: bytes, now: datetime, die_at: int, log: Path) -> None:
     """Poll and update; die at step `die_at` (0: never). The number of steps taken is left in `log`."""
     taken = [0]
 
-    def step(event: str, _arguments: tuple[Any, ...]) -> None:
+    def step() -> None:
+        taken[0] += 1
+        if taken[0] == die_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def audited(event: str, _arguments: tuple[Any, ...]) -> None:
         if event.startswith(STEPS):
-            taken[0] += 1
-            if taken[0] == die_at:
-                os.kill(os.getpid(), signal.SIGKILL)
+            step()
+
+    def called(frame: FrameType, _event: str, _argument: Any) -> Any:
+        file = frame.f_code.co_filename
+        return traced if file.startswith(str(OWN_CODE)) and file not in BY_CHUNK else None
+
+    def traced(_frame: FrameType, event: str, _argument: Any) -> Any:
+        if event == "line":
+            step()
+        return traced
 
     with httpx.Client(timeout=5) as http:
-        sys.addaudithook(step)
+        sys.addaudithook(audited)
+        sys.settrace(called)
         device = DeviceClient(home, url, http, "device-0001", context, root, ManualClock(now))
         device.poll()
         device.update()
+        sys.settrace(None)
     total = taken[0]
     log.write_text(str(total))
