@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from voice_pipeline.device.errors import DeviceError
+from voice_pipeline.device_bench import update_seconds
 from voice_pipeline.published.corpus import PublishedError
 from voice_pipeline.schema.base import Record
 from voice_pipeline.speech.errors import SpeechError
@@ -58,7 +60,10 @@ class Benchmark:
     at_least: bool = False
 
 
-EXPECTED = (BenchmarkError, PublishedError, SpeechError, TrainingError, OSError, ValueError, subprocess.SubprocessError)
+EXPECTED = (
+    *(BenchmarkError, DeviceError, PublishedError, SpeechError, TrainingError),
+    *(OSError, ValueError, subprocess.SubprocessError),
+)
 """What stops one benchmark and not those behind it."""
 
 
@@ -256,6 +261,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "lineage_s": Benchmark("s", 1.0, lineage_s),
     "clip_3s_p95_ms": Benchmark("ms", 15.0, clip_3s_p95_ms),
     "bundle_mb": Benchmark("MB", 1.5, bundle_mb),
+    "update_seconds": Benchmark("s", 2.0, update_seconds),
     "train_audio_s_per_s": Benchmark("audio-s/s", 170.0, train_audio_s_per_s, at_least=True),
     "train_peak_mb": Benchmark("MB", 2000.0, train_peak_mb),
     "train_peak_growth": Benchmark("ratio", 1.2, train_peak_growth),

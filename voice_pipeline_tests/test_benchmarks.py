@@ -36,6 +36,7 @@ def test_goals_are_those_that_were_promised() -> None:
         "lineage_s": (1.0, False),
         "clip_3s_p95_ms": (15.0, False),
         "bundle_mb": (1.5, False),
+        "update_seconds": (2.0, False),
         "int8_wer_delta_pp": (0.3, False),
         "train_audio_s_per_s": (170.0, True),
         "train_peak_mb": (2000.0, False),
