@@ -47,6 +47,18 @@ class _Unpacked:
         taken, self._buffer = self._buffer[:wanted], self._buffer[wanted:]
         return taken
 
+    def end(self) -> None:
+        """Nothing but padding is left, and the checksum of the compression holds."""
+        while not any(self._buffer):
+            piece = next(self._pieces, None)
+            if piece is None:
+                return
+            self._left -= len(piece)
+            if self._left < 0:
+                break
+            self._buffer = piece
+        raise ValueError("something follows its last file")
+
 
 def unpack(archive: Path, into: Path, model_version: str, limit: int = MAX_UNPACKED_BYTES) -> None:
     """Unpack a bundle archive: plain files below `<model_version>/` and the signature beside it, nothing else.
@@ -64,6 +76,7 @@ def unpack(archive: Path, into: Path, model_version: str, limit: int = MAX_UNPAC
         for _ in range(MAX_MEMBERS):
             header = content.take(BLOCK)
             if not any(header):
+                content.end()
                 return
             _write(tarfile.TarInfo.frombuf(header, "utf-8", "strict"), content, into, model_version)
         raise UpdateRefusedError(f"archive of {model_version} holds more than {MAX_MEMBERS} files; update refused")

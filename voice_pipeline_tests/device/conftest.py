@@ -8,6 +8,7 @@ import json
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +19,7 @@ import httpx
 import pytest
 
 from voice_pipeline.device.client import DeviceClient
+from voice_pipeline.packaging import archive
 from voice_pipeline.packaging.repository import UpdateRepository
 from voice_pipeline.schema.bundle import BundleManifest
 from voice_pipeline.schema.clip import DeviceClass, DeviceContext, Microphone
@@ -111,6 +113,14 @@ class _Handler(SimpleHTTPRequestHandler):
         pass
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _quick_archives() -> Iterator[None]:
+    """xz takes most of a small bundle's publication; what devices make of an archive is the same at any preset."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(archive, "PRESET", 0)
+        yield
+
+
 @pytest.fixture(scope="session")
 def publisher(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, dict[str, BundleManifest]]:
     """Three signed bundles; the third needs a newer app."""
@@ -127,11 +137,18 @@ def edge(publisher: tuple[Settings, dict[str, BundleManifest]], tmp_path: Path, 
     made = Edge(load_settings(tmp_path / "publisher"), publisher[1])
     made.offer(clock.now(), V1)
     made.assign(V1)
+    with serving(made):
+        yield made
+
+
+@contextmanager
+def serving(made: Edge) -> Iterator[None]:
+    """`made` answers on a port of its own."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Handler, edge=made))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     made.url = f"http://127.0.0.1:{server.server_port}"
-    yield made
+    yield
     server.shutdown()
     server.server_close()
 
