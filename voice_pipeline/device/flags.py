@@ -38,19 +38,15 @@ def ask_flags(
     """
     tag = known.etag if known else ""
     asked = {"targetingKey": device_id, **context.model_dump(mode="json")}
-    reply = post(
-        http,
-        f"{edge_url}/ofrep/v1/evaluate/flags",
-        json={"context": asked},
-        headers={"if-none-match": tag} if tag else {},
-    )
-    if known is not None and tag and reply.status == NOT_MODIFIED:
-        return known
-    if not reply.success:
-        raise EdgeUnavailableError(f"edge did not assign a model to {device_id}: it answered {reply.status}")
+    url = f"{edge_url}/ofrep/v1/evaluate/flags"
     try:
+        reply = post(http, url, json={"context": asked}, headers={"if-none-match": tag} if tag else {})
+        if known is not None and tag and reply.status == NOT_MODIFIED:
+            return known
+        if not reply.success:
+            raise EdgeUnavailableError(f"it answered {reply.status}")
         return read_flags(reply.content, reply.etag)
-    except ValueError as error:
+    except (EdgeUnavailableError, ValueError) as error:
         raise EdgeUnavailableError(f"edge did not assign a model to {device_id}: {error}") from error
 
 

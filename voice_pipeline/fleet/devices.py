@@ -1,10 +1,10 @@
 """A fleet of simulated devices that does to the system what a real one would: ask for its model over OFREP, run the
 released bundle, report scalars, and post clips that people allowed.
 
-Every device asks the edge for itself and belongs to one person. One device of each class is a full `DeviceClient` with
-its own slots and outbox; the others share verified recognisers (`answers`), which is what makes 300 devices cheap. A
-user notices and corrects a wrong word with probability 0.95, and gives a dictation up more easily the worse it is. All
-draws come from the seed and the time of the tick.
+Every device asks the edge for itself and belongs to one person. Some are a full `DeviceClient` (`clients`); the others
+ask in the client's words and share verified recognisers (`answers`), which is what makes 300 devices cheap. A user
+notices and corrects a wrong word with probability 0.95, and gives a dictation up more easily the worse it is. All draws
+come from the seed and the time of the tick.
 """
 
 from __future__ import annotations
@@ -20,17 +20,19 @@ from pathlib import Path
 from typing import Any
 
 from voice_pipeline.device.assignment import DeviceAssignment, Flags
-from voice_pipeline.device.client import DeviceClient
 from voice_pipeline.device.clock import Clock
 from voice_pipeline.device.errors import DeviceError, EdgeUnavailableError
 from voice_pipeline.device.flags import ask_flags
 from voice_pipeline.fleet.answers import Answer, Answers
+from voice_pipeline.fleet.clients import Device, FullClients, draw_device, draw_left_behind
 from voice_pipeline.fleet.errors import FleetError
 from voice_pipeline.fleet.offers import Offer, Offers
-from voice_pipeline.fleet.scenario import Fault, Faults, FleetClip, Person, Population, Populations
-from voice_pipeline.schema.clip import DeviceClass, DeviceContext, FailureMode
+from voice_pipeline.fleet.scenario import Fault, Faults, FleetClip, Populations
+from voice_pipeline.schema.clip import DeviceClass, FailureMode
+from voice_pipeline.schema.inference import InferenceMode
 from voice_pipeline.schema.telemetry import TelemetryEvent
 from voice_pipeline.speech.measures import speaking_rate
+from voice_pipeline.speech.scoring import score
 from voice_pipeline.trust import TrustError
 
 CORRECTION_PROBABILITY = 0.95
@@ -41,6 +43,8 @@ ABANDON_RATE_AT_WORST = 0.10
 JITTER = 0.12
 LOW_CONFIDENCE = 0.7
 BATCH = 2_000
+AFAR_A_TICK = 2
+"""Dictations of a person whose device has to ask the edge for each: fewer than others'."""
 POLLERS = 4
 
 
@@ -49,18 +53,10 @@ class EdgeRefusedError(FleetError):
 
 
 @dataclass(frozen=True)
-class Device:
-    """One installation in one person's hands."""
-
-    device_id: str
-    person: Person
-    context: DeviceContext
-
-
-@dataclass(frozen=True)
 class TickStats:
     """What one tick did. `captured` holds the reference text of each posted clip, `word_error_rate` is that of all
-    dictations by model version, `refused` the models that devices would not run, with the reason.
+    dictations by model version, `refused` the models that devices would not run, with the reason, `remote` how many
+    dictations the edge turned into text.
     """
 
     at: datetime
@@ -71,6 +67,7 @@ class TickStats:
     captured: Mapping[str, str]
     refused: Mapping[str, str]
     seconds: float
+    remote: int = 0
 
 
 @dataclass
@@ -84,6 +81,19 @@ class _Round:
     errors: Counter[str] = field(default_factory=Counter)
     words: Counter[str] = field(default_factory=Counter)
     refused: dict[str, str] = field(default_factory=dict)
+    remote: int = 0
+
+
+@dataclass(frozen=True)
+class _Heard:
+    """What became of one dictation, and who did it. `latency_ms` is without jitter."""
+
+    model_version: str
+    release_id: str | None
+    answer: Answer
+    latency_ms: float
+    crash_rate: float = 0.0
+    fallback: bool = False
 
 
 class SimulatedFleet:
@@ -92,9 +102,12 @@ class SimulatedFleet:
     edge_url: where the edge answers.
     root: keeps what the devices store.
     populations: who is there (`home`) and who may be admitted later (`new`).
+    old_apps: further devices, whose app is too old for every model and whose people allow remote dictation.
     """
 
-    def __init__(self, devices: int, seed: int, edge_url: str, root: Path, populations: Populations) -> None:
+    def __init__(
+        self, devices: int, seed: int, edge_url: str, root: Path, populations: Populations, old_apps: int = 0
+    ) -> None:
         import httpx
 
         self._seed = seed
@@ -106,15 +119,17 @@ class SimulatedFleet:
         self._offers = Offers(seed, self._edge_url, self._http)
         self._clock: Clock | None = None
         self._answers: Answers | None = None
-        self._clients: dict[str, DeviceClient] = {}
+        self._clients = FullClients(root, self._edge_url, self._http, self._trusted_root, _Following(self))
         self._told: dict[str, Flags] = {}
         rng = random.Random(f"{seed}|fleet")
-        self.devices = [_device(number, populations.home, rng) for number in range(devices)]
+        self.devices = [draw_device(number, populations.home, rng) for number in range(devices)]
+        self.devices += [draw_left_behind(devices + number, populations.home, rng) for number in range(old_apps)]
+        self._usual = devices
 
     def admit_new_population(self, share: float) -> int:
         """Put the new population behind `share` of the devices; returns how many changed hands."""
         rng = random.Random(f"{self._seed}|new")
-        taken = sorted(rng.sample(range(len(self.devices)), round(share * len(self.devices))))
+        taken = sorted(rng.sample(range(self._usual), round(share * self._usual)))
         for number in taken:
             person, context = self._populations.new.draw(rng)
             former = self.devices[number]
@@ -135,11 +150,13 @@ class SimulatedFleet:
         started = time.monotonic()
         self._clock = clock
         round_ = _Round(clock.now(), random.Random(f"{self._seed}|{clock.now().isoformat()}"))
-        self._update_clients(round_)
-        assignments = self._poll()
-        for device, assignment in zip(self.devices, assignments, strict=True):
-            if self._ready(assignment, round_):
-                self._dictate(device, assignment, dictations_per_device, round_)
+        flags = self._poll()
+        round_.refused |= self._clients.update(_full(self.devices, flags))
+        for device, told in zip(self.devices, flags, strict=True):
+            if told.assignment.model_version is None and told.mode is InferenceMode.REMOTE:
+                self._dictate_afar(device, min(dictations_per_device, AFAR_A_TICK), round_)
+            elif self._ready(told.assignment, round_):
+                self._dictate(device, told.assignment, dictations_per_device, round_)
         self._report(round_.events)
         captured = self._offers.post(round_.offers, round_.at)
         return TickStats(
@@ -150,22 +167,22 @@ class SimulatedFleet:
             word_error_rate={model: round_.errors[model] / max(1, words) for model, words in round_.words.items()},
             captured=captured,
             refused=round_.refused,
+            remote=round_.remote,
             seconds=time.monotonic() - started,
         )
 
     def close(self) -> None:
-        for client in self._clients.values():
-            client.close()
+        self._clients.close()
         self._http.close()
 
     # --- which model --------------------------------------------------------------------------------------------------
 
-    def _poll(self) -> list[DeviceAssignment]:
-        """Each device's assignment, in order, over OFREP."""
+    def _poll(self) -> list[Flags]:
+        """What each device is told, in order, over OFREP."""
         with ThreadPoolExecutor(POLLERS) as pool:
             return list(pool.map(self._ask, self.devices))
 
-    def _ask(self, device: Device) -> DeviceAssignment:
+    def _ask(self, device: Device) -> Flags:
         """What a `DeviceClient` asks, in its own words; the last answer is kept while the edge says that it holds."""
         try:
             told = ask_flags(
@@ -174,7 +191,7 @@ class SimulatedFleet:
         except EdgeUnavailableError as error:
             raise EdgeRefusedError(str(error)) from error
         self._told[device.device_id] = told
-        return told.assignment
+        return told
 
     def _ready(self, assignment: DeviceAssignment, round_: _Round) -> bool:
         """Whether a device with this assignment has a model to run; one that it refuses is noted."""
@@ -212,78 +229,69 @@ class SimulatedFleet:
             raise EdgeRefusedError(f"edge serves no update repository: {error}; publish a bundle first") from error
         return response.content
 
-    def _update_clients(self, round_: _Round) -> None:
-        """The full client of each device class asks, fetches, verifies and swaps for itself."""
-        firsts: dict[DeviceClass, Device] = {}
-        for device in self.devices:
-            firsts.setdefault(device.context.device_class, device)
-        for device in firsts.values():
-            client = self._clients.get(device.device_id) or self._client(device)
-            client.context = device.context
-            try:
-                client.poll()
-                client.update()
-            except (DeviceError, TrustError) as error:
-                round_.refused[device.device_id] = str(error)
-
-    def _client(self, device: Device) -> DeviceClient:
-        home = self._root / device.device_id
-        client = DeviceClient(
-            home, self._edge_url, self._http, device.device_id, device.context, self._trusted_root(), _Following(self)
-        )
-        self._clients[device.device_id] = client
-        return client
-
     # --- dictations ---------------------------------------------------------------------------------------------------
 
     def _dictate(self, device: Device, assignment: DeviceAssignment, count: int, round_: _Round) -> None:
+        """On the device, with the model it was assigned and the shadow beside it."""
         for number in range(count):
             clip = round_.rng.choice(device.person.clips)
-            at = round_.at - timedelta(seconds=count - number)
-            event, answer = self._event(device, assignment, clip, at, f"{at:%Y%m%dT%H%M%S}-{number}", round_.rng)
+            heard = self._heard(device.context.device_class, assignment, clip)
+            told = self._note(device, clip, heard, number, count, round_)
+            duration_s = clip.heard()[1].duration_s
+            shadow = self._shadow(assignment, clip, device.context.device_class, duration_s, round_.rng)
+            event = TelemetryEvent(**(dict(told) | shadow)) if shadow else told
             round_.events.append(event)
-            round_.errors[event.model_version] += answer.errors
-            round_.words[event.model_version] += answer.words
-            reason = _failure_mode(answer)
+            reason = _failure_mode(heard.answer)
             if reason is not FailureMode.NONE and device.person.scopes:
-                told = (event, answer.text, answer.posteriors)
-                round_.offers.append(Offer(device.person, device.context, clip, reason, *told))
+                said = (event, heard.answer.text, heard.answer.posteriors)
+                round_.offers.append(Offer(device.person, device.context, clip, reason, *said))
 
-    def _event(
-        self,
-        device: Device,
-        assignment: DeviceAssignment,
-        clip: FleetClip,
-        at: datetime,
-        suffix: str,
-        rng: random.Random,
-    ) -> tuple[TelemetryEvent, Answer]:
+    def _dictate_afar(self, device: Device, count: int, round_: _Round) -> None:
+        """By the device's own client, which has no model and asks the edge, if its person allows that."""
+        for number in range(count):
+            clip = round_.rng.choice(device.person.clips)
+            dictation = self._clients.dictate(device, clip)
+            if dictation is None:
+                return
+            scored = score(clip.text, dictation.text)
+            answer = Answer(dictation.text, dictation.confidence, scored.errors, scored.words, {})
+            heard = _Heard(dictation.model_version, None, answer, dictation.latency_ms, fallback=dictation.fallback)
+            round_.events.append(self._note(device, clip, heard, number, count, round_))
+            round_.remote += dictation.answered is InferenceMode.REMOTE
+
+    def _heard(self, device_class: DeviceClass, assignment: DeviceAssignment, clip: FleetClip) -> _Heard:
         model, digest = str(assignment.model_version), str(assignment.bundle_digest)
         fault = self._faults.of(model, shadow=False)
         answer = self._shared().answer(model, digest, clip, fault)
+        latency = self._shared().latency_ms(model, digest, device_class, clip.heard()[1].duration_s, fault)
+        return _Heard(model, assignment.release_id, answer, latency, fault.crash_rate if fault else 0.0)
+
+    def _note(
+        self, device: Device, clip: FleetClip, heard: _Heard, number: int, count: int, round_: _Round
+    ) -> TelemetryEvent:
+        """The `number`-th of `count` dictations as the device tells of it."""
+        at, rng, answer = round_.at - timedelta(seconds=count - number), round_.rng, heard.answer
         _samples, measures = clip.heard()
-        device_class = device.context.device_class
-        latency = self._shared().latency_ms(model, digest, device_class, measures.duration_s, fault)
-        crashed = rng.random() < (fault.crash_rate if fault else 0.0) + CRASH_RATE
-        event = TelemetryEvent(
-            event_id=f"{device.device_id}-{suffix}",
+        round_.errors[heard.model_version] += answer.errors
+        round_.words[heard.model_version] += answer.words
+        crashed = rng.random() < heard.crash_rate + CRASH_RATE
+        return TelemetryEvent(
+            event_id=f"{device.device_id}-{at:%Y%m%dT%H%M%S}-{number}",
             device_id=device.device_id,
             at=at,
             context=device.context,
-            model_version=model,
-            release_id=assignment.release_id,
+            model_version=heard.model_version,
+            release_id=heard.release_id,
             words=answer.words,
             corrected_words=_corrected(answer, rng),
             confidence=answer.confidence,
-            latency_ms=latency * rng.lognormvariate(0, JITTER),
+            latency_ms=heard.latency_ms * rng.lognormvariate(0, JITTER),
             crashed=crashed,
             abandoned=not crashed and rng.random() < _abandonment(answer),
-            fallback=rng.random() < FALLBACK_RATE,
+            fallback=rng.random() < FALLBACK_RATE or heard.fallback,
             **{name: getattr(measures, name) for name in MEASURED},
             speaking_rate=speaking_rate(answer.text, measures.duration_s),
-            **self._shadow(assignment, clip, device_class, measures.duration_s, rng),
         )
-        return event, answer
 
     def _shadow(
         self,
@@ -311,11 +319,7 @@ class SimulatedFleet:
 
     def _report(self, events: Sequence[TelemetryEvent]) -> None:
         """Full clients report through their outbox, the others in batches."""
-        own = {device_id: [e for e in events if e.device_id == device_id] for device_id in self._clients}
-        for device_id, mine in own.items():
-            self._clients[device_id].report(mine)
-            self._clients[device_id].flush()
-        rest = [event for event in events if event.device_id not in own]
+        rest = self._clients.report(events)
         for start in range(0, len(rest), BATCH):
             self._post(rest[start : start + BATCH])
 
@@ -354,9 +358,14 @@ class _Following:
         return self.fleet._time().now()
 
 
-def _device(number: int, population: Population, rng: random.Random) -> Device:
-    person, context = population.draw(rng)
-    return Device(f"device-{number:04d}", person, context)
+def _full(devices: Sequence[Device], flags: Sequence[Flags]) -> list[Device]:
+    """The first device of each class, and those that no model fits."""
+    firsts: dict[DeviceClass, Device] = {}
+    for device in devices:
+        firsts.setdefault(device.context.device_class, device)
+    unfit = [one for one, told in zip(devices, flags, strict=True) if told.assignment.model_version is None]
+    live = any(told.assignment.model_version is not None for told in flags)
+    return [*firsts.values(), *(one for one in unfit if live and one not in firsts.values())]
 
 
 def _corrected(answer: Answer, rng: random.Random) -> int:

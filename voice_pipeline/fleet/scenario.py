@@ -85,7 +85,9 @@ class FleetClip:
 
 @dataclass(frozen=True)
 class Person:
-    """A speaker with the clips they may say and what they allow. No scopes: nothing is ever captured."""
+    """A speaker with the clips they may say and what they allow. No scopes: nothing is ever captured. Unless
+    `remote_allowed`, nothing they say is turned into text by the edge.
+    """
 
     name: str
     accent: str
@@ -93,6 +95,7 @@ class Person:
     source: str
     clips: tuple[FleetClip, ...]
     scopes: frozenset[Scope]
+    remote_allowed: bool = False
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import select
 
+from voice_pipeline.device import client
 from voice_pipeline.edge.server import EdgeServer
 from voice_pipeline.fleet.answers import garble
-from voice_pipeline.fleet.devices import EdgeRefusedError, SimulatedFleet
+from voice_pipeline.fleet.clients import OLD_APP
+from voice_pipeline.fleet.devices import AFAR_A_TICK, EdgeRefusedError, SimulatedFleet
 from voice_pipeline.fleet.scenario import Fault
 from voice_pipeline.schema.clip import CaptureEvent
 from voice_pipeline.schema.consent import Scope
@@ -51,8 +53,11 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
 @pytest.fixture
 def store(published: Published, tmp_path: Path, clock: ManualClock) -> Store:
     """The published home, V1 live."""
-    shutil.copytree(published.home, tmp_path / "home")
-    store = Store.open(load_settings(tmp_path / "home"), clock)
+    home = tmp_path / "home"
+    shutil.copytree(published.home, home)
+    store = Store.open(load_settings(home), clock)
+    with store.database.write() as connection:  # the copy's bundles lie in the copy
+        connection.exec_driver_sql("UPDATE bundles SET uri = replace(uri, ?, ?)", (str(published.home), str(home)))
     move(store, V1, published.digests[V1], *LIVE)
     return store
 
@@ -174,3 +179,48 @@ def test_an_edge_that_is_away_is_said_in_one_line(tmp_path: Path, clock: ManualC
     fleet = SimulatedFleet(4, 1, "http://127.0.0.1:9", tmp_path / "fleet", people())
     with pytest.raises(EdgeRefusedError, match="edge"):
         fleet.tick(clock, 1)
+
+
+def test_a_device_that_no_model_fits_has_the_edge_dictate_and_says_so(
+    store: Store, published: Published, clock: ManualClock, tmp_path: Path
+) -> None:
+    with EdgeServer(store) as edge:
+        fleet = SimulatedFleet(8, 1, edge.url, tmp_path / "fleet", people(), old_apps=2)
+        stats = fleet.tick(clock, 3)
+        fleet.close()
+    stored = events(store)
+    afar = [event for event in stored if event.device_id in ("device-0008", "device-0009")]
+    assert (stats.devices, stats.events, stats.remote) == (10, len(stored), len(afar))
+    assert len(afar) == 2 * AFAR_A_TICK
+    assert {(event.model_version, event.release_id, event.context.app_version) for event in afar} == {
+        (V1, None, OLD_APP)
+    }
+    assert all(event.fallback is False for event in afar), "the flag asked for it"
+    assert not stats.refused
+
+
+def test_nobody_elses_voice_goes_to_the_edge(
+    store: Store, clock: ManualClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    real = client.transcribe_remotely
+    monkeypatch.setattr(client, "transcribe_remotely", lambda *rest: asked.append("x") or real(*rest))
+    with EdgeServer(store) as edge:
+        fleet = SimulatedFleet(8, 1, edge.url, tmp_path / "fleet", people(), old_apps=1)
+        unwilling = replace(fleet.devices[-1].person, remote_allowed=False)
+        fleet.devices[-1] = replace(fleet.devices[-1], person=unwilling)
+        stats = fleet.tick(clock, 3)
+        fleet.close()
+    assert (stats.remote, asked, stats.events) == (0, [], 24)
+
+
+def test_devices_left_behind_change_nothing_for_the_others(store: Store, clock: ManualClock, tmp_path: Path) -> None:
+    with EdgeServer(store) as edge:
+        alone = SimulatedFleet(8, 1, edge.url, tmp_path / "alone", people())
+        beside = SimulatedFleet(8, 1, edge.url, tmp_path / "beside", people(), old_apps=1)
+        assert alone.admit_new_population(0.5) == beside.admit_new_population(0.5) == 4
+        drawn = [[(d.device_id, d.person.name, d.context) for d in fleet.devices[:8]] for fleet in (alone, beside)]
+        assert drawn[0] == drawn[1]
+        assert beside.devices[8].context.app_version == OLD_APP
+        alone.close()
+        beside.close()
