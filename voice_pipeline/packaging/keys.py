@@ -51,10 +51,10 @@ class KeyFolders:
         """The public half of a key of `role` whose id is not `named` in any root: one that lies here, or a new one.
 
         Raises:
-            RepositoryWaitsError: no key of that role is on this machine, so a new one belongs elsewhere, too.
+            RepositoryWaitsError: no key of that offline role is on this machine, so a new one belongs elsewhere, too.
         """
         here = self.signers(role)
-        if not here:
+        if role in OFFLINE and not here:
             raise RepositoryWaitsError(
                 f"no private key of {role} is in {self.folder(role)}; where the others lie, run "
                 f"`voice-pipeline repository key {role} --keys DIR` and give the .pub file here with --public-key"

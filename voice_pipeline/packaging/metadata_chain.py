@@ -127,10 +127,18 @@ class MetadataChain:
     def _require(self, pair: Pair, root: Root) -> None:
         for role, metadata in zip(ONLINE, pair, strict=True):
             if not signed_enough(metadata, role, root):
-                raise RepositoryDamagedError(
-                    f"no key of {role} that the root names is in {self.keys.folder(role)}; restore it from a backup or "
-                    f"run `voice-pipeline repository rotate {role}`"
-                )
+                raise RepositoryDamagedError(self._lost(role))
+
+    def _lost(self, role: MetadataRole) -> str:
+        return (
+            f"no key of {role} that the root names is in {self.keys.folder(role)}: restore it from a backup, or run "
+            f"`voice-pipeline repository rotate {role}`"
+        )
+
+    def _can_sign(self, role: MetadataRole, root: Root) -> bool:
+        held = root.roles[role]
+        here = {signer.public_key.keyid for signer in self.keys.signers(role)}
+        return len(here.intersection(held.keyids)) >= held.threshold
 
     def _write_pair(self, pair: Pair) -> None:
         for role, metadata in zip(ONLINE, pair, strict=True):
@@ -197,7 +205,8 @@ class MetadataChain:
         root, targets = self.pending(ROOT), self.pending(TARGETS)
         follow = None
         if targets is not None and not self.missing(TARGETS, targets):
-            if signed_enough(targets, TARGETS, self.current(ROOT).signed):
+            former = self.current(ROOT).signed
+            if signed_enough(targets, TARGETS, former) and all(self._can_sign(role, former) for role in ONLINE):
                 self._put_targets(targets)
             else:
                 follow = targets
@@ -229,6 +238,8 @@ class MetadataChain:
                 lacking.append(f"{len(result.signed)} of {result.threshold} {name}{role} keys have signed")
         if role is ROOT and not self._targets_hold(metadata):
             lacking.append("targets metadata signed with the new targets keys has to be there first")
+        if role is TARGETS:
+            lacking += [self._lost(online) for online in ONLINE if not self._can_sign(online, roots[0][1])]
         return "; ".join(lacking)
 
     # --- inside -------------------------------------------------------------------------------------------------------

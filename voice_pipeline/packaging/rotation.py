@@ -89,6 +89,7 @@ def rotate(
         if role is TARGETS:
             chain.propose(chain.pending(TARGETS) or chain.current(TARGETS), TARGETS)
         chain.settle()
+        chain.settle()  # what waited for nothing but the new root
         return chain.waiting_list()
 
 

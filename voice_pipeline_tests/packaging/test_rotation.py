@@ -12,7 +12,7 @@ from tuf.api.exceptions import UnsignedMetadataError
 from tuf.api.metadata import Metadata, Root
 
 from voice_pipeline.packaging import rotation
-from voice_pipeline.packaging.errors import BundleConflictError, RepositoryWaitsError
+from voice_pipeline.packaging.errors import BundleConflictError, RepositoryDamagedError, RepositoryWaitsError
 from voice_pipeline.packaging.keys import make_key
 from voice_pipeline.packaging.metadata_chain import ROOT, SIGNING_KEY_FIELD, SNAPSHOT, TARGETS, TIMESTAMP
 from voice_pipeline.packaging.offline import sign_file
@@ -134,13 +134,18 @@ def test_a_root_with_too_few_signatures_of_the_former_keys_never_comes_into_forc
     assert roots_follow_each_other(offering) == 2
 
 
-def test_lost_online_keys_are_replaced_without_them(offering: Settings, clock: ManualClock) -> None:
+def test_lost_online_keys_are_replaced_without_them(offering: Settings, signed, clock: ManualClock) -> None:  # type: ignore[no-untyped-def]
+    """And what was to be published meanwhile waits for that."""
     for role in (SNAPSHOT, TIMESTAMP):
-        key = offering.keys / "online" / f"{role}-1.key"
-        key.unlink()
-        make_key(offering.keys / "online", role)
-        rotate(offering, clock.now(), role)
+        (offering.keys / "online" / f"{role}-1.key").unlink()
+        publication = offer(offering, clock.now(), signed[1], NEW)
+        assert not publication.in_force
+        assert f"repository rotate {role}" in publication.waits_for
+        with pytest.raises(RepositoryDamagedError, match=f"repository rotate {role}"):
+            UpdateRepository(offering, clock.now() + timedelta(days=20)).renew()
+        assert rotate(offering, clock.now(), role) == []
         holds(offering, clock)
+        assert UpdateRepository(offering, clock.now()).withdraw(NEW)
 
 
 def test_lost_targets_keys_are_replaced_without_them(offering: Settings, clock: ManualClock) -> None:
