@@ -9,6 +9,7 @@ import json
 import shutil
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -239,22 +240,29 @@ def test_metadata_that_expired_years_ago_does_not_brick_a_device(
 # --- roots ---
 
 
-def forged_root(thief: Thief, own: list, keep: int, version: int = 2) -> None:  # type: ignore[type-arg]
-    """A root whose online keys and bundle key are the attacker's, signed by `keep` stolen root keys and by `own`."""
+def forged_root(thief: Thief, folder: Path, keep: int) -> None:
+    """A root all of whose keys, the one for bundles too, are the attacker's (in `folder`), signed by them and by `keep`
+    stolen keys of the former root.
+    """
     root = thief.read(ROOT)
-    root.signed.version = version
-    for role in (TARGETS, SNAPSHOT, TIMESTAMP):
-        root.signed.add_key(signer(own[0]).public_key, role)
-    root.signed.unrecognized_fields[SIGNING_KEY_FIELD] = signing_public_key(own[0].parent).decode()
+    root.signed.version = 2
+    own = [make_key(folder, ROOT) for _ in range(2)]
+    for role in MetadataRole:
+        for keyid in list(root.signed.roles[role].keyids):
+            root.signed.revoke_key(keyid, role)
+        for path in own:
+            root.signed.add_key(signer(path).public_key, role)
+    root.signed.unrecognized_fields[SIGNING_KEY_FIELD] = signing_public_key(folder).decode()
     stolen = key_files(thief._keys[ROOT], ROOT)[:keep]
     thief.write(root, ROOT, [*stolen, *own])
 
 
-def test_root_forged_with_one_stolen_key_of_the_two_it_takes(
-    thief: Thief, refused: Refused, recovers: Recovers, tmp_path
-) -> None:  # type: ignore[no-untyped-def]
-    forged_root(thief, [make_key(tmp_path / "own", ROOT)], keep=1)
-    refused(UpdateRefusedError, "Unsigned.*root was signed by 1/2")
+@pytest.mark.parametrize("keep", [0, 1])
+def test_root_forged_with_fewer_stolen_keys_than_the_two_it_takes(
+    thief: Thief, refused: Refused, recovers: Recovers, tmp_path: Path, keep: int
+) -> None:
+    forged_root(thief, tmp_path / "own", keep)
+    refused(UpdateRefusedError, f"Unsigned.*root was signed by {keep}/2")
     thief.path(ROOT).unlink()
     recovers()
 
@@ -296,10 +304,9 @@ def test_root_planted_on_the_device_is_ignored(
     device: DeviceClient, new_device: NewDevice, thief: Thief, recovers: Recovers, tmp_path
 ) -> None:  # type: ignore[no-untyped-def]
     """A file that nobody verified lies where verified roots are kept."""
-    own = make_key(tmp_path / "own", ROOT)
-    forged_root(thief, [own], keep=1)
+    forged_root(thief, tmp_path / "own", keep=1)
     thief.path(ROOT).rename(device._updater._metadata / "root_history" / "2.root.json")
-    assert signing_public_key(own.parent) not in new_device()._updater.signing_key()
+    assert signing_public_key(tmp_path / "own") not in new_device()._updater.signing_key()
     works_on_v1(new_device())
     recovers()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tuf.api.metadata import TargetFile
 
 from voice_pipeline.device.client import DeviceClient
 from voice_pipeline.device.errors import (
@@ -19,6 +20,8 @@ from voice_pipeline.device.errors import (
     UpdateRefusedError,
     UpdateUnavailableError,
 )
+from voice_pipeline.packaging.archive import pack
+from voice_pipeline.packaging.metadata_chain import TARGETS
 from voice_pipeline.packaging.repository import UpdateRepository
 from voice_pipeline.packaging.signing import sign_folder
 from voice_pipeline.schema.bundle import BundleManifest
@@ -200,6 +203,22 @@ def test_a_bundle_that_searches_is_refused_by_an_app_from_before_the_search_and_
     newer.poll()
     assert newer.update().activated
     assert newer.recogniser.model_version == searching
+
+
+def test_bundle_on_offer_in_its_former_form_is_taken(edge: Edge, device: DeviceClient, clock: ManualClock) -> None:
+    """Plain tar, as publishers made it for apps before 1.5.0."""
+    data = pack(edge.settings.bundles / V2, "x.tar")
+    file = TargetFile.from_data(f"{V2}.tar", data, ["sha256"])
+    chain = edge.repository(clock.now()).chain
+    (edge.served / "targets" / f"{file.hashes['sha256']}.{V2}.tar").write_bytes(data)
+    with chain.exclusive():
+        targets = chain.current(TARGETS)
+        targets.signed.targets[f"{V2}.tar"] = file
+        chain.propose(targets, TARGETS)
+        chain.settle()
+    edge.assign(V2)
+    device.poll()
+    assert device.update().downloaded == (V2,)
 
 
 def test_model_that_is_not_on_offer_is_unavailable(edge: Edge, device: DeviceClient, new_device: NewDevice) -> None:

@@ -117,6 +117,24 @@ def test_a_changed_policy_takes_effect_when_the_role_is_rotated(
     holds(stricter, clock)
 
 
+def test_a_home_of_before_keys_were_numbered_goes_on_and_rotates_into_the_policy(
+    home: Settings, signed, clock: ManualClock, tmp_path: Path
+) -> None:  # type: ignore[no-untyped-def]
+    """One key a role, `root.key` and so on, each signing alone."""
+    one = "{keys: 1, threshold: 1, days: 365}"
+    (tmp_path / "delivery.yaml").write_text(f"root: {one}\ntargets: {one}\n")
+    before = home.model_copy(update={"policy_dir": tmp_path})
+    offer(before, clock.now(), signed[1], OLD)
+    for path in [*home.keys.glob("online/*.key"), *home.keys.glob("offline/*.key")]:
+        path.rename(path.with_name(path.name.replace("-1", "")))
+    assert offer(home, clock.now(), signed[1], NEW).in_force
+    for role in MetadataRole:
+        assert rotate(home, clock.now(), role) == []
+    held = root_of(home, clock).signed.roles
+    assert (len(held["root"].keyids), held["root"].threshold) == (3, 2)
+    holds(home, clock)
+
+
 def test_a_root_with_too_few_signatures_of_the_former_keys_never_comes_into_force(
     offering: Settings, clock: ManualClock, tmp_path: Path
 ) -> None:
