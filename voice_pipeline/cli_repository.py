@@ -67,7 +67,7 @@ def sign(
     home: Home = None,
 ) -> None:
     """Add signatures to what waits. With FILE no home is needed: run it where the offline keys are."""
-    from voice_pipeline.packaging.offline import sign_file
+    from voice_pipeline.packaging.offline import describe, read_waiting, sign_file
     from voice_pipeline.packaging.repository import UpdateRepository
     from voice_pipeline.settings import load_settings
 
@@ -78,8 +78,11 @@ def sign(
         return
     store = existing_store(home)
     settings = store.settings.model_copy(update={"offline_keys": keys}) if keys else store.settings
-    if not UpdateRepository(settings, store.now()).pending():
+    waiting = UpdateRepository(settings, store.now()).pending()
+    if not waiting:
         raise InputError("nothing waits for signatures; `voice-pipeline repository status` shows what is in force")
+    for pending in waiting:
+        typer.echo("\n".join(describe(read_waiting(pending.path))))
     UpdateRepository(settings, store.now()).sign()
     _finish(store)
 

@@ -225,7 +225,7 @@ class MetadataChain:
         return found
 
     def missing(self, role: MetadataRole, metadata: Metadata[Any]) -> str:
-        """Whose signatures pending metadata still lacks, in words; empty if none."""
+        """What keeps pending metadata from coming into force, in words: signatures, mostly. Empty if nothing does."""
         former, coming = self.current(ROOT).signed, self.pending(ROOT)
         if role is ROOT:
             roots = [("former ", former), ("new ", metadata.signed)]
@@ -238,6 +238,8 @@ class MetadataChain:
                 lacking.append(f"{len(result.signed)} of {result.threshold} {name}{role} keys have signed")
         if role is ROOT and not self._targets_hold(metadata):
             lacking.append("targets metadata signed with the new targets keys has to be there first")
+        if metadata.signed.expires <= self.now:
+            lacking.append(f"it waited beyond its own expiry: `voice-pipeline repository discard {role}`, and again")
         if role is TARGETS:
             lacking += [self._lost(online) for online in ONLINE if not self._can_sign(online, roots[0][1])]
         return "; ".join(lacking)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from sqlalchemy import select, update
 
 from voice_pipeline.packaging.repository import UpdateRepository
-from voice_pipeline.packaging.rotation import continue_revocation
+from voice_pipeline.packaging.rotation import continue_revocation, revocation_begun
 from voice_pipeline.schema.canonical import digest
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import bundles
@@ -53,11 +53,15 @@ def finish_publications(store: Store) -> tuple[str, ...]:
 
 
 def publications_due(store: Store) -> str | None:
-    """The digest of the bundles that are on offer and not recorded; None if there are none."""
-    waiting = _unpublished(store)
+    """The digest of what `finish_publications` would do: bundles that are on offer and not recorded, a revocation whose
+    next step waits for no signature. None if there is nothing.
+    """
+    waiting, repository = _unpublished(store), UpdateRepository(store.settings, store.now())
+    if revocation_begun(store.settings) and not repository.pending():
+        return digest({"revocation": sorted(path.name for path in repository.metadata.iterdir())})
     if not waiting or not store.settings.tuf.exists():
         return None
-    offered = UpdateRepository(store.settings, store.now()).published()
+    offered = repository.published()
     due = [[mv, sha] for mv, sha in waiting if offered.get(mv, {}).get("bundle_digest") == sha]
     return digest({"publications": due}) if due else None
 

@@ -24,10 +24,12 @@ from voice_pipeline.store.store import Store
     "root or targets will expire unless people sign them."
 )
 def renew_metadata(context: OpExecutionContext, store: ResourceParam[Store]) -> None:
-    published = finish_publications(store)
-    context.log.info(f"published: {', '.join(published) or 'nothing new'}")
-    renewed = UpdateRepository(store.settings, store.now()).renew()
-    context.log.info(f"renewed: {', '.join(renewed) or 'nothing yet'}")
+    try:
+        renewed = UpdateRepository(store.settings, store.now()).renew()
+        context.log.info(f"renewed: {', '.join(renewed) or 'nothing yet'}")
+    finally:  # what people are told does not keep a publication waiting
+        published = finish_publications(store)
+        context.log.info(f"published: {', '.join(published) or 'nothing new'}")
 
 
 @job(description="Keep what the update repository offers fetchable; finish what waited for signatures.")

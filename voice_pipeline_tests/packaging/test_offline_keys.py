@@ -19,7 +19,9 @@ from voice_pipeline.packaging.metadata_chain import ROOT, TARGETS, TIMESTAMP
 from voice_pipeline.packaging.offline import read_waiting, sign_file
 from voice_pipeline.packaging.publication import PUBLISHED, finish_publications, publications_due
 from voice_pipeline.packaging.repository import UpdateRepository
+from voice_pipeline.packaging.rotation import revocation_begun, revoke_signing
 from voice_pipeline.packaging.sensors import renewal_job, repository_renewal_sensor
+from voice_pipeline.packaging.signing import signing_public_key
 from voice_pipeline.schema.bundle import BundleManifest
 from voice_pipeline.settings import Settings
 from voice_pipeline.store.clock import ManualClock
@@ -112,6 +114,40 @@ def test_the_sensor_finishes_what_was_signed_and_not_recorded(store: Store, stic
     assert renewal_job.execute_in_process(resources={"store": store}).success
     assert published_at(store, NEW) is not None
     assert tick(store) == []
+
+
+def test_the_sensor_goes_on_with_a_revocation_after_each_signature(store: Store, stick: Path) -> None:
+    """Three rounds: a root with the new bundle key, archives with new signatures, a root without the former key."""
+    former = signing_public_key(store.settings.keys)
+    revoke_signing(store.settings, store.now())
+    for role in (ROOT, TARGETS, ROOT):
+        assert tick(store) == []
+        (pending,) = repository(store).pending()
+        assert pending.role is role
+        sign_file(pending.path, stick)
+        repository(store).sign()
+        if role is ROOT and not revocation_begun(store.settings):
+            break
+        assert len(tick(store)) == 1
+        assert renewal_job.execute_in_process(resources={"store": store}).success
+    assert not revocation_begun(store.settings)
+    assert tick(store) == []
+    assert former not in signing_public_key(store.settings.keys)
+    assert on_offer(store) == {OLD}
+
+
+def test_what_waited_beyond_its_own_expiry_does_not_come_into_force(
+    store: Store, stick: Path, clock: ManualClock
+) -> None:
+    publish(store, NEW)
+    clock.advance(timedelta(days=366))
+    (pending,) = repository(store).pending()
+    sign_file(pending.path, stick)
+    (waiting,) = repository(store).sign()
+    assert "repository discard targets" in waiting.missing
+    assert on_offer(store) == {OLD}
+    assert repository(store).discard(TARGETS)
+    assert publish(store, NEW).waits_for == "0 of 1 targets keys have signed"
 
 
 def tick(store: Store) -> list[RunRequest]:
