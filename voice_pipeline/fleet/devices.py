@@ -94,6 +94,7 @@ class _Heard:
     latency_ms: float
     crash_rate: float = 0.0
     fallback: bool = False
+    answered: InferenceMode = InferenceMode.LOCAL
 
 
 class SimulatedFleet:
@@ -255,7 +256,14 @@ class SimulatedFleet:
                 return
             scored = score(clip.text, dictation.text)
             answer = Answer(dictation.text, dictation.confidence, scored.errors, scored.words, {})
-            heard = _Heard(dictation.model_version, None, answer, dictation.latency_ms, fallback=dictation.fallback)
+            heard = _Heard(
+                dictation.model_version,
+                None,
+                answer,
+                dictation.latency_ms,
+                fallback=dictation.fallback,
+                answered=dictation.answered,
+            )
             round_.events.append(self._note(device, clip, heard, number, count, round_))
             round_.remote += dictation.answered is InferenceMode.REMOTE
 
@@ -289,6 +297,7 @@ class SimulatedFleet:
             crashed=crashed,
             abandoned=not crashed and rng.random() < _abandonment(answer),
             fallback=rng.random() < FALLBACK_RATE or heard.fallback,
+            answered=heard.answered,
             **{name: getattr(measures, name) for name in MEASURED},
             speaking_rate=speaking_rate(answer.text, measures.duration_s),
         )

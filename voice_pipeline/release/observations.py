@@ -25,6 +25,7 @@ import numpy as np
 from sqlalchemy import func, select
 
 from voice_pipeline.release.assignment import bucket, needed_app, newest_live
+from voice_pipeline.schema.inference import InferenceMode
 from voice_pipeline.schema.release import ReleaseState
 from voice_pipeline.store.ledger import Ledger
 from voice_pipeline.store.releases import ReleaseView, release_views
@@ -40,7 +41,10 @@ _SHORTEST_S = 0.3
 
 @dataclass(frozen=True)
 class Dictation:
-    """What the tests read of one telemetry event. Shadow figures are None unless the candidate ran beside."""
+    """What the tests read of one telemetry event. Shadow figures are None unless the candidate ran beside.
+
+    `remote`: the edge answered, with the live model whatever the device's arm; such a one counts in neither.
+    """
 
     at: datetime
     device_id: str
@@ -54,6 +58,7 @@ class Dictation:
     crashed: bool
     abandoned: bool
     fallback: bool
+    remote: bool = False
     shadow_model_version: str | None = None
     shadow_corrected_words: int | None = None
     shadow_latency_ms: float | None = None
@@ -143,13 +148,13 @@ def _stage_data(
         arm, model = arm_of(dictation.device_id), models[dictation.app_version]
         if dictation.at <= since:
             expected[arm].add(dictation.device_id)
-            if dictation.model_version == model:
+            if dictation.model_version == model and not dictation.remote:
                 before.append(dictation)
             continue
         heard.setdefault(dictation.device_id, dictation.at)
         silent_twin = shadow and arm == CANDIDATE and dictation.shadow_model_version != view.model_version
         its_model = view.model_version if arm == CANDIDATE and not shadow else model
-        if dictation.model_version == its_model and not silent_twin:
+        if dictation.model_version == its_model and not silent_twin and not dictation.remote:
             arms[arm].append(dictation)
     return StageData(
         since=since,
@@ -266,6 +271,7 @@ def _dictation(event: dict[str, Any]) -> Dictation:
         crashed=event.get("crashed", False),
         abandoned=event.get("abandoned", False),
         fallback=event.get("fallback", False),
+        remote=event.get("answered") == InferenceMode.REMOTE,
         shadow_model_version=event.get("shadow_model_version"),
         shadow_corrected_words=event.get("shadow_corrected_words"),
         shadow_latency_ms=event.get("shadow_latency_ms"),

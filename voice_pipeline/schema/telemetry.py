@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints
 
 from voice_pipeline.schema.base import Record, UtcTime
 from voice_pipeline.schema.clip import DeviceContext
+from voice_pipeline.schema.inference import InferenceMode
 
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=80, pattern=r"^\P{C}+$")]
 """Printable: no control character, no lone surrogate, nothing that a database or a terminal chokes on."""
@@ -27,6 +28,8 @@ class TelemetryEvent(Record):
     Acoustic measures are those of `voice_pipeline.speech.measures`. In a shadow release the device runs a second
     model silently; that pair of figures travels in `shadow_*` (`shadow_changed_words` = word edits between
     the live answer and the shadow's, `shadow_corrected_words` = the words the user's final text differs by).
+    `answered` says who turned it into text: what the edge did (`remote`, the network in its latency) tells nothing of a
+    model on that device and counts in no test of a release. `fallback`: the other one should have, and could not.
     The bounds lie far beyond any dictation, and low enough that no sum of counts overflows.
     """
 
@@ -43,6 +46,7 @@ class TelemetryEvent(Record):
     crashed: bool = False
     abandoned: bool = False
     fallback: bool = False
+    answered: InferenceMode = InferenceMode.LOCAL
     duration_s: float = Field(ge=0, le=3_600)
     snr_db: float = Field(ge=-200, le=200)
     loudness_dbfs: float

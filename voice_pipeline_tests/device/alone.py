@@ -151,6 +151,7 @@ def live(home, url, shipped, life):
             confidence=third.confidence,
             latency_ms=third.latency_ms,
             fallback=third.fallback,
+            answered=third.answered,
             speaking_rate=speaking_rate(third.text, heard.duration_s),
             **{name: getattr(heard, name) for name in scalars},
         )

@@ -20,6 +20,7 @@ from voice_pipeline.fleet.devices import AFAR_A_TICK, EdgeRefusedError, Simulate
 from voice_pipeline.fleet.scenario import Fault
 from voice_pipeline.schema.clip import CaptureEvent
 from voice_pipeline.schema.consent import Scope
+from voice_pipeline.schema.inference import InferenceMode
 from voice_pipeline.schema.release import ReleaseState
 from voice_pipeline.schema.telemetry import TelemetryEvent
 from voice_pipeline.settings import load_settings
@@ -196,6 +197,8 @@ def test_a_device_that_no_model_fits_has_the_edge_dictate_and_says_so(
         (V1, None, OLD_APP)
     }
     assert all(event.fallback is False for event in afar), "the flag asked for it"
+    assert {event.answered for event in afar} == {InferenceMode.REMOTE}
+    assert {event.answered for event in stored if event not in afar} == {InferenceMode.LOCAL}
     assert not stats.refused
 
 
