@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -57,3 +59,30 @@ def test_damaged_file_is_set_aside_and_the_device_goes_on(tmp_path: Path) -> Non
     outbox.add("telemetry", letters(1))
     assert outbox.waiting("telemetry") == 1
     assert (tmp_path / "damaged-outbox.db").exists()
+
+
+def test_a_file_that_is_damaged_while_it_is_in_use_is_set_aside_and_the_device_goes_on(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "outbox.db")
+    outbox.add("telemetry", [Letter(f"event-{number:04}", "x" * 3000) for number in range(40)])
+    outbox.close()
+    data = bytearray((tmp_path / "outbox.db").read_bytes())
+    data[4096:] = b"\xff" * (len(data) - 4096)
+    (tmp_path / "outbox.db").write_bytes(data)
+    assert outbox.next("telemetry", 50) == []
+    assert outbox.add("telemetry", letters(1))
+    assert outbox.waiting("telemetry") == 1
+    assert (tmp_path / "damaged-outbox.db").exists()
+
+
+def test_a_file_that_another_process_holds_is_not_set_aside(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "outbox.db")
+    outbox.add("telemetry", letters(1))
+    outbox._open().execute("PRAGMA busy_timeout=1")
+    with closing(sqlite3.connect(tmp_path / "outbox.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            outbox.add("telemetry", letters(2))
+        other.execute("ROLLBACK")
+    assert outbox.add("telemetry", letters(3))
+    assert [letter.event_id for letter in outbox.next("telemetry", 5)] == ["event-0001", "event-0003"]
+    assert not list(tmp_path.glob("damaged-*"))
