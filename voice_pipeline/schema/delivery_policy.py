@@ -60,7 +60,7 @@ class DeliveryPolicy(Record):
         longest = min(self.root.days, self.targets.days, self.snapshot.days)
         if self.timestamp.days > longest:
             raise ValueError(
-                f"timestamp.days is {self.timestamp.days}, another role's {longest}; the timestamp must not outlive it: "
+                f"timestamp.days is {self.timestamp.days}, another's {longest}; the timestamp must not outlive it: "
                 "it tells a device that it is shown the present"
             )
         return self

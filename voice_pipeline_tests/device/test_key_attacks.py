@@ -1,0 +1,185 @@
+"""Each test plays an attack with stolen or made-up keys, and what new keys do about it; the device goes on with V1."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from voice_pipeline.device.client import DeviceClient
+from voice_pipeline.device.errors import UpdateRefusedError, UpdateUnavailableError
+from voice_pipeline.packaging.keys import key_files, make_key, signer
+from voice_pipeline.packaging.metadata_chain import ROOT, SIGNING_KEY_FIELD, SNAPSHOT, TARGETS, TIMESTAMP
+from voice_pipeline.packaging.rotation import revoke_signing, rotate, rotate_signing
+from voice_pipeline.packaging.signing import sign_folder, signing_public_key
+from voice_pipeline.schema.delivery_policy import MetadataRole
+from voice_pipeline.store.clock import ManualClock
+from voice_pipeline_tests.device.attacked import (
+    NewDevice,
+    Refused,
+    device,
+    edge,
+    prepared,
+    recovers,
+    refused,
+    thief,
+    works_on_v1,
+)
+from voice_pipeline_tests.device.conftest import V1, V2, Edge
+from voice_pipeline_tests.device.thief import HUGE, Thief
+
+__all__ = ["device", "edge", "prepared", "recovers", "refused", "thief"]
+Recovers = Callable[[], None]
+
+
+def forged_root(thief: Thief, folder: Path, keep: int) -> None:
+    """A root all of whose keys, the one for bundles too, are the attacker's (in `folder`), signed by them and by `keep`
+    stolen keys of the former root.
+    """
+    root = thief.read(ROOT)
+    root.signed.version = 2
+    own = [make_key(folder, ROOT) for _ in range(2)]
+    for role in MetadataRole:
+        for keyid in list(root.signed.roles[role].keyids):
+            root.signed.revoke_key(keyid, role)
+        for path in own:
+            root.signed.add_key(signer(path).public_key, role)
+    root.signed.unrecognized_fields[SIGNING_KEY_FIELD] = signing_public_key(folder).decode()
+    stolen = key_files(thief._keys[ROOT], ROOT)[:keep]
+    thief.write(root, ROOT, [*stolen, *own])
+
+
+@pytest.mark.parametrize("keep", [0, 1])
+def test_root_forged_with_fewer_stolen_keys_than_the_two_it_takes(
+    thief: Thief, refused: Refused, recovers: Recovers, tmp_path: Path, keep: int
+) -> None:
+    forged_root(thief, tmp_path / "own", keep)
+    refused(UpdateRefusedError, f"Unsigned.*root was signed by {keep}/2")
+    thief.path(ROOT).unlink()
+    recovers()
+
+
+def test_root_forged_with_one_stolen_key_twice(thief: Thief, refused: Refused) -> None:
+    """The same signature twice is one signature."""
+    root = thief.read(ROOT)
+    root.signed.version = 2
+    key = key_files(thief._keys[ROOT], ROOT)[0]
+    thief.write(root, ROOT, [key])
+    content = json.loads(thief.path(ROOT).read_bytes())
+    content["signatures"] *= 2
+    thief.path(ROOT).write_text(json.dumps(content))
+    refused(UpdateRefusedError, "(Unsigned|Deserialization)")
+
+
+def test_root_that_its_own_keys_did_not_sign(thief: Thief, refused: Refused, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    """Signed by the former keys, but its new keys are somebody's who never saw it."""
+    root = thief.read(ROOT)
+    root.signed.version = 2
+    for keyid in list(root.signed.roles["root"].keyids)[:2]:
+        root.signed.revoke_key(keyid, "root")
+    for _ in range(2):
+        root.signed.add_key(signer(make_key(tmp_path / "others", ROOT)).public_key, ROOT)
+    thief.write(root, ROOT)
+    refused(UpdateRefusedError, "Unsigned.*root was signed by 1/2")
+
+
+def test_root_that_skips_a_version(thief: Thief, refused: Refused) -> None:
+    """Version 3 in the place of 2, soundly signed."""
+    root = thief.read(ROOT)
+    root.signed.version = 3
+    thief.write(root, ROOT)
+    thief.path(ROOT).rename(thief.metadata / "2.root.json")
+    refused(UpdateRefusedError, "BadVersionNumber.*root version 2")
+
+
+def test_root_planted_on_the_device_is_ignored(
+    device: DeviceClient, new_device: NewDevice, thief: Thief, recovers: Recovers, tmp_path
+) -> None:  # type: ignore[no-untyped-def]
+    """A file that nobody verified lies where verified roots are kept."""
+    forged_root(thief, tmp_path / "own", keep=1)
+    thief.path(ROOT).rename(device._updater._metadata / "root_history" / "2.root.json")
+    assert signing_public_key(tmp_path / "own") not in new_device()._updater.signing_key()
+    works_on_v1(new_device())
+    recovers()
+
+
+# --- fast forward, and keys that were taken away ---
+
+
+@pytest.mark.parametrize("stolen", [(TIMESTAMP,), (SNAPSHOT, TIMESTAMP)])
+def test_fast_forward_is_recovered_from_by_new_keys(
+    edge: Edge,
+    device: DeviceClient,
+    thief: Thief,
+    refused: Refused,
+    recovers: Recovers,
+    clock: ManualClock,
+    stolen: tuple[MetadataRole, ...],
+) -> None:
+    """Versions near the end of all numbers: whatever the publisher does then looks like a rollback."""
+    honest = edge.served.with_name("honest")
+    shutil.copytree(edge.served, honest)
+    if SNAPSHOT in stolen:
+        thief.name_targets(HUGE)
+    thief.next(TIMESTAMP, lambda signed: setattr(signed, "version", HUGE))
+    device.poll()
+    with pytest.raises((UpdateRefusedError, UpdateUnavailableError)):
+        device.update() if SNAPSHOT in stolen else device._updater.fetch(V1 + "x", edge.served)
+    shutil.rmtree(edge.served)
+    honest.rename(edge.served)
+    refused(UpdateRefusedError, "BadVersionNumber")
+    for role in stolen:
+        assert rotate(edge.settings, clock.now(), role) == []
+    recovers()
+
+
+def test_stolen_online_keys_are_worth_nothing_once_rotated(
+    edge: Edge, device: DeviceClient, thief: Thief, refused: Refused, clock: ManualClock
+) -> None:
+    stolen = [(role, key_files(edge.settings.keys / "online", role)) for role in (SNAPSHOT, TIMESTAMP)]
+    for role, _ in stolen:
+        rotate(edge.settings, clock.now(), role)
+    for role, keys in stolen:
+        thief.write(thief.read(role), role, keys)
+    refused(UpdateRefusedError, "Unsigned")
+
+
+def test_device_that_was_off_during_rotations_of_everything_follows(
+    edge: Edge, device: DeviceClient, new_device: NewDevice, recovers: Recovers, thief: Thief, clock: ManualClock
+) -> None:
+    """Three rotations of root, so that none of the keys it knows is left, and one of every other key."""
+    for _ in range(3):
+        rotate(edge.settings, clock.now(), ROOT)
+    for role in (TARGETS, SNAPSHOT, TIMESTAMP):
+        rotate(edge.settings, clock.now(), role)
+    rotate_signing(edge.settings, clock.now())
+    sign_folder(edge.settings.bundles / V2, edge.settings.keys)
+    edge.offer(clock.now(), V2)
+    recovers()
+    works_on_v1_offline = new_device()
+    works_on_v1_offline._http.close()
+    assert works_on_v1_offline.recogniser.model_version == V2, "verified offline, by a key that only the chain names"
+
+
+def test_bundle_key_taken_away_stops_its_bundles_and_leaves_devices_their_model(
+    edge: Edge, device: DeviceClient, new_device: NewDevice, thief: Thief, refused: Refused, recovers: Recovers, clock
+) -> None:  # type: ignore[no-untyped-def]
+    """With the revoked bundle key and a stolen targets key: V2 as it was signed before."""
+    old = next(thief.targets.glob(f"*.{V2}.tar.xz")).read_bytes()
+    former = signing_public_key(edge.settings.keys)
+    assert revoke_signing(edge.settings, clock.now()) == []
+    assert former not in signing_public_key(edge.settings.keys)
+    thief.offer(V2, old)
+    refused(UpdateRefusedError, "key mismatch")
+    renewed = next(
+        path for path in thief.targets.glob(f"*.{V2}.tar.xz") if hashlib.sha256(old).hexdigest() not in path.name
+    )
+    thief.offer(V2, renewed.read_bytes())
+    recovers()
+    standby = new_device().slots.standby()
+    assert standby is not None
+    assert standby.model_version == V1
