@@ -243,6 +243,9 @@ def _manifest(
     suite: EvalSuite,
     reports: tuple[EvaluationReport, EvaluationReport],
 ) -> BundleManifest:
+    from voice_pipeline.speech.decoder import read_decoder
+    from voice_pipeline.speech.recogniser import SHORTEST_INPUT
+
     spec, export = training_spec(store, model_version), exported(store, model_version)
     if export is None:
         raise MissingInputError(f"model {model_version} has no intact ONNX graph; materialise onnx_model first")
@@ -271,6 +274,8 @@ def _manifest(
         evaluations=tuple(_figures(report) for report in reports),
         parity=quantisation.parity,
         footprint=_footprint(store, model_version, folder),
+        decoder=DecoderKind(read_decoder(folder).kind),
+        shortest_input=SHORTEST_INPUT,
     )
 
 

@@ -8,6 +8,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from voice_pipeline.schema.base import Record, Sha256, UtcTime
 from voice_pipeline.schema.canonical import digest
+from voice_pipeline.schema.decoding import DecoderKind
 from voice_pipeline.schema.training import Interval
 
 
@@ -20,8 +21,9 @@ class BundleFile(Record):
 class GoldenVector(Record):
     """A check a device runs before it trusts a bundle: this deterministic input must give this text.
 
-    The input is a WAV file of the bundle; `log_probs_mean` catches a runtime that computes something else
-    and happens to decode alike.
+    The input is a WAV file of the bundle; `text` is what the bundle's decoder makes of it. `log_probs_mean`, the mean
+    of all that the network gives (every frame and class), catches a runtime that computes something else and happens
+    to decode alike.
     """
 
     path: str
@@ -80,11 +82,15 @@ class Footprint(Record):
 
 FORMAT = 2
 """The format that is written now. Format 1 had none of `SINCE_2`; both are read, and keep their digests."""
-SINCE_2 = ("hyperparameters", "evaluations", "parity", "footprint", "archive")
+SINCE_2 = ("hyperparameters", "evaluations", "parity", "footprint", "archive", "decoder", "shortest_input")
 
 
 class BundleManifest(Record):
     """Canonical JSON of this manifest is what gets hashed: `bundle_digest`.
+
+    The network takes `input_name`, float32 (1, samples), mono, in [-1, 1], at `sample_rate` Hz, silence behind it up to
+    `shortest_input` samples, and gives `output_name`, float32 (1, frames, classes), log-probabilities every
+    `frame_shift_s` seconds; `decoder` (`greedy` or `beam`, settings in `decoder.json`) makes the text of it.
 
     `compression` is that of the weights, `archive` the form in which the folder travels; `wer_*` are those of
     `evaluations` on the suite `suite_digest`, over all of it. `environment` are versions of what made the bundle.
@@ -121,6 +127,8 @@ class BundleManifest(Record):
     parity: Parity | None = None
     footprint: Footprint | None = None
     archive: str = "tar.xz"
+    decoder: DecoderKind = DecoderKind.GREEDY
+    shortest_input: int = Field(default=4_800, ge=0)
 
     @model_validator(mode="after")
     def _figures_are_told(self) -> BundleManifest:

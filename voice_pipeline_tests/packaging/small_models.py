@@ -18,13 +18,13 @@ from voice_pipeline.packaging.signing import sign_folder
 from voice_pipeline.schema.bundle import BundleFile, BundleManifest, SliceFigures, SuiteFigures
 from voice_pipeline.schema.canonical import canonical_json, sha256_bytes
 from voice_pipeline.schema.dataset import EvalSuite, ManifestRow, Split
-from voice_pipeline.schema.decoding import Decoding
+from voice_pipeline.schema.decoding import DecoderKind, Decoding
 from voice_pipeline.schema.training import Hyperparameters, Interval, TrainingSpec
 from voice_pipeline.settings import Settings
 from voice_pipeline.speech.audio import encode_flac
 from voice_pipeline.speech.beam import BeamSettings
 from voice_pipeline.speech.confidence import INPUT_NAMES, ConfidenceModel
-from voice_pipeline.speech.decoder import ARPA, DECODER, Decoder
+from voice_pipeline.speech.decoder import ARPA, DECODER, Decoder, read_decoder
 from voice_pipeline.speech.encoder import AcousticModel
 from voice_pipeline.speech.kneser_ney import estimate
 from voice_pipeline.speech.shape import EncoderConfig
@@ -202,6 +202,7 @@ def sign_small_bundle(
         ),
         golden=golden,
         evaluations=suite_figures("3" * 64, 1.0, 1.0),
+        decoder=DecoderKind(read_decoder(folder).kind),
     )
     (folder / "manifest.json").write_bytes(canonical_json(manifest))
     sign_folder(folder, settings.keys)

@@ -17,6 +17,7 @@ from voice_pipeline.packaging.quantise import quantise
 from voice_pipeline.schema.decoding import DecoderKind, Decoding
 from voice_pipeline.speech.audio import decode
 from voice_pipeline.speech.decoder import ARPA, DECODER
+from voice_pipeline.speech.recogniser import SHORTEST_INPUT
 from voice_pipeline.store.store import Store
 from voice_pipeline_tests.packaging.small_models import add_trained_model, searching_decoder
 
@@ -43,6 +44,7 @@ def test_a_bundle_carries_the_decoder_and_is_judged_with_it(dataset_home: tuple[
     folder = store.settings.bundles / model
     assert {DECODER, ARPA} <= {file.path for file in manifest.files}
     assert manifest.min_app_version == first_app(folder) == "1.5.0"
+    assert (manifest.decoder, manifest.shortest_input) == (DecoderKind.BEAM, SHORTEST_INPUT)
     artifact = bundle_artifact(folder)
     assert reported_artifact(store, model, INT8, current_suite(store).digest) == artifact.sha256
     recogniser = open_recogniser(artifact)
