@@ -33,6 +33,11 @@ def works_on_v1(*clients: DeviceClient) -> None:
         client.transcribe(SPEECH)
 
 
+def set_clock_back(clock: ManualClock, to: datetime) -> None:
+    """What a manual clock never does by itself."""
+    clock._now = to
+
+
 @pytest.fixture(scope="session")
 def prepared(
     publisher: tuple[Settings, dict[str, BundleManifest]], tmp_path_factory: pytest.TempPathFactory

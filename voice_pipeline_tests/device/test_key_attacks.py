@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from voice_pipeline_tests.device.attacked import (
     prepared,
     recovers,
     refused,
+    set_clock_back,
     thief,
     works_on_v1,
 )
@@ -134,6 +136,24 @@ def test_fast_forward_is_recovered_from_by_new_keys(
     refused(UpdateRefusedError, "BadVersionNumber")
     for role in stolen:
         assert rotate(edge.settings, clock.now(), role) == []
+    recovers()
+
+
+def test_a_timestamp_forged_for_ever_and_a_clock_once_far_ahead_are_recovered_from_by_a_new_key(
+    edge: Edge, device: DeviceClient, thief: Thief, refused: Refused, recovers: Recovers, clock: ManualClock
+) -> None:
+    """By what it holds the device would take its worst clock for the truth; the new root does not stand for that."""
+    honest = thief.path(TIMESTAMP).read_bytes()
+    thief.expire(TIMESTAMP, datetime(9000, 1, 1, tzinfo=UTC))
+    with pytest.raises(UpdateUnavailableError, match="not on offer"):
+        device._updater.fetch("m-20261102-00000009", edge.served)
+    thief.path(TIMESTAMP).write_bytes(honest)
+    start = clock.now()
+    clock.advance(timedelta(days=20_000))
+    device.poll()
+    set_clock_back(clock, start)
+    assert rotate(edge.settings, clock.now(), TIMESTAMP) == []
+    refused(UpdateRefusedError, "Expired")  # but it has taken the root
     recovers()
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
@@ -26,6 +26,7 @@ from voice_pipeline_tests.device.attacked import (
     prepared,
     recovers,
     refused,
+    set_clock_back,
     thief,
     works_on_v1,
 )
@@ -123,7 +124,7 @@ def test_targets_that_vanish_from_the_snapshot(thief: Thief, back_on_v1: None, r
     refused(UpdateRefusedError, "(Repository|Deserialization)Error")
 
 
-def test_freeze_with_the_clock_set_back(
+def test_freeze_with_the_clock_set_clock_back(
     edge: Edge, device: DeviceClient, thief: Thief, refused: Refused, recovers: Recovers, clock: ManualClock
 ) -> None:
     """The device saw a time at which what it is shown had expired: while it only polled, before it wanted anything."""
@@ -132,16 +133,11 @@ def test_freeze_with_the_clock_set_back(
     shutil.copy(device._updater._metadata / "timestamp.json", thief.path(TIMESTAMP))
     clock.advance(timedelta(days=31))
     device.poll()
-    set_back(clock, start)
+    set_clock_back(clock, start)
     refused(UpdateRefusedError, "ExpiredMetadata.*timestamp")
     thief.path(TIMESTAMP).write_bytes(newest)
     edge.repository(start + timedelta(days=31)).renew()
     recovers()
-
-
-def set_back(clock: ManualClock, to: datetime) -> None:
-    """What a clock never does by itself."""
-    clock._now = to
 
 
 def test_clock_that_was_far_ahead_does_not_starve_the_device(
@@ -153,7 +149,7 @@ def test_clock_that_was_far_ahead_does_not_starve_the_device(
     with pytest.raises(UpdateRefusedError, match="ExpiredMetadata"):
         device.update()
     works_on_v1(device, new_device())
-    set_back(clock, start + timedelta(hours=1))
+    set_clock_back(clock, start + timedelta(hours=1))
     edge.repository(clock.now()).withdraw(V1)  # a newer timestamp
     installed(device, V2)
     edge.offer(clock.now(), V1)
