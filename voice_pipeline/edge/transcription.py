@@ -2,9 +2,10 @@
 
 Promises to the speaker: nothing is heard before the caller has named the privacy notice under which the speaker agreed
 to remote processing, and the policy still counts it; audio and text live in memory only, for the length of the request,
-and are in no file, database, log line, error or cache; the request carries no device id and no pseudonym, so that what
-was said is tied to nobody here. The receipt of the consent stays on the device, which stops asking when it is
-withdrawn. `remote_allowed: false` in `policy/inference.yaml` ends it for everybody at once.
+and are in no file, database, log line, error or cache; the request carries no device id and no pseudonym, and uvicorn's
+access log leaves it out, so that what was said, and that something was said, is tied to nobody here. The receipt of the
+consent stays on the device, which stops asking when it is withdrawn. `remote_allowed: false` in `policy/inference.yaml`
+ends it for everybody at once.
 
 Promises to the device: the text is that of the live release's bundle, which passed the gate that a device has
 (`load_bundle`: signature, digest, golden vectors); more work than `AT_ONCE` is refused at once (503), so that flags and
@@ -13,6 +14,7 @@ telemetry are never kept waiting by it.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 
@@ -35,10 +37,23 @@ from voice_pipeline.trust import TrustError
 AT_ONCE = 8
 KEPT = 2
 RETRY = {"Retry-After": "1"}
+PATH = "/v1/transcriptions"
 
 
 class NothingLiveError(Exception):
     """No model can transcribe now."""
+
+
+class _Unseen(logging.Filter):
+    """Drops access log lines of this route: they hold network addresses. uvicorn's arguments are address, method,
+    path, HTTP version, status.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (isinstance(record.args, tuple) and any(str(one).startswith(PATH) for one in record.args))
+
+
+_UNSEEN = _Unseen()
 
 
 class LiveModel:
@@ -83,7 +98,9 @@ def router(store: Store) -> APIRouter:
     model, modes = LiveModel(store), InferenceModes(store)
     places = threading.BoundedSemaphore(AT_ONCE)
 
-    @routes.post("/v1/transcriptions")
+    logging.getLogger("uvicorn.access").addFilter(_UNSEEN)
+
+    @routes.post(PATH)
     async def transcribe(request: Request) -> JSONResponse:
         """Transcribe the body: one clip, WAV PCM16 or FLAC, 16 kHz mono, within the limits of a capture.
 

@@ -130,7 +130,7 @@ def test_a_mode_that_nobody_knows_is_local(edge: Edge, device: DeviceClient, mod
         {**HEARD, "confidence": 2},
         {**HEARD, "bundle_digest": "x"},
         {**HEARD, "text": 3},
-        {"text": "x" * LONGEST_ANSWER},
+        {**HEARD, "text": "x" * LONGEST_ANSWER},
     ],
 )
 def test_nonsense_from_the_edge_is_no_answer(edge: Edge, device: DeviceClient, wrong: dict[str, object]) -> None:

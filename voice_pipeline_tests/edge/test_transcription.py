@@ -7,12 +7,15 @@ import logging
 import struct
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import soundfile
+import uvicorn
 from fastapi.testclient import TestClient
 
 from voice_pipeline.edge import transcription
@@ -231,3 +234,22 @@ def test_more_than_it_can_do_at_once_is_refused_at_once_and_flags_still_answer(
         gate.set()
         assert {done.result().status_code for done in running} == {200}
         assert client.post(URL, content=WAV, headers=AGREED).status_code == 200
+
+
+def test_the_servers_access_log_tells_of_other_requests_only(
+    released: Released, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server = uvicorn.Server(uvicorn.Config(create_app(released[0]), host="127.0.0.1", port=0))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    url = "http://{}:{}".format(*server.servers[0].sockets[0].getsockname()[:2])
+    assert httpx.post(url + URL, content=WAV, headers=AGREED).status_code == 200
+    assert httpx.post(url + URL + "?x=1", content=WAV).status_code == 403
+    assert httpx.get(url + "/healthz").status_code == 200
+    server.should_exit = True
+    thread.join(10)
+    printed = "".join(capfd.readouterr())
+    assert "/healthz" in printed
+    assert URL not in printed
