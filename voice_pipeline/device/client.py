@@ -175,7 +175,7 @@ class DeviceClient:
         if installed is not None:
             try:
                 return installed, self._load(installed.folder, bundle_digest)
-            except TrustError:
+            except (TrustError, OSError):
                 pass  # damaged on this disk, or another bundle of that name: take it anew
         shipped = self._shipped.find(model_version)
         if shipped is not None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from voice_pipeline.device.client import DeviceClient
-from voice_pipeline.device.errors import EdgeUnavailableError
+from voice_pipeline.device.errors import EdgeUnavailableError, NoModelError
 from voice_pipeline.schema.telemetry import TelemetryEvent
 from voice_pipeline.store.clock import ManualClock
 from voice_pipeline_tests.device.conftest import PHONE, V1, V2, Edge
@@ -156,3 +156,16 @@ def test_one_event_that_the_edge_refuses_does_not_hold_up_the_others(
     assert (done.sent, done.refused) == (38, 2)
     assert device.outbox.lost("telemetry") == 2
     assert device.outbox.waiting("telemetry") == 0
+
+
+def test_an_installed_file_that_cannot_be_read_is_fetched_anew(
+    edge: Edge, device: DeviceClient, new_device: NewDevice
+) -> None:
+    network = device.slots.active().folder / "tokenizer.json"  # type: ignore[union-attr]
+    network.unlink()
+    network.mkdir()
+    restarted = new_device()
+    with pytest.raises(NoModelError):
+        restarted.transcribe(SPEECH)
+    assert restarted.update().downloaded == (V1,)
+    assert restarted.transcribe(SPEECH).model_version == V1
