@@ -124,7 +124,7 @@ def test_targets_that_vanish_from_the_snapshot(thief: Thief, back_on_v1: None, r
     refused(UpdateRefusedError, "(Repository|Deserialization)Error")
 
 
-def test_freeze_with_the_clock_set_clock_back(
+def test_freeze_with_the_clock_set_back(
     edge: Edge, device: DeviceClient, thief: Thief, refused: Refused, recovers: Recovers, clock: ManualClock
 ) -> None:
     """The device saw a time at which what it is shown had expired: while it only polled, before it wanted anything."""
