@@ -131,7 +131,7 @@ def _signed_digests(signature: bytes, public_keys: bytes) -> dict[str, str]:
     """
     content = json.loads(signature)
     hint = content["verificationMaterial"]["publicKey"]["hint"]
-    pem = next((pem for pem in _pem_blocks(public_keys) if hashlib.sha256(pem).hexdigest() == hint), None)
+    pem = next((pem for pem in pem_blocks(public_keys) if hashlib.sha256(pem).hexdigest() == hint), None)
     if pem is None:
         raise ValueError("key mismatch: it was not made with a key of the publisher")
     key = SSlibKey.from_crypto(load_pem_public_key(pem))  # type: ignore[arg-type]
@@ -144,7 +144,8 @@ def _signed_digests(signature: bytes, public_keys: bytes) -> dict[str, str]:
     return {resource["name"]: resource["digest"] for resource in statement["predicate"]["resources"]}
 
 
-def _pem_blocks(public_keys: bytes) -> list[bytes]:
+def pem_blocks(public_keys: bytes) -> list[bytes]:
+    """The public keys of a PEM text, one block each, in order; what follows the last one is left out."""
     return [block.lstrip() + PEM_END for block in public_keys.split(PEM_END)[:-1]]
 
 
