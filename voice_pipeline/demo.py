@@ -192,10 +192,14 @@ class _Story:
             edge_url=edge.url,
             root=self.store.settings.root / "fleet",
             populations=populations(home, new, seed=self.plan.seed, noises=load_noises(self.store)),
+            old_apps=1,
         )
         stack.callback(fleet.close)
         self.clock.advance(timedelta(days=1))
-        self._tick(fleet, ticks=2)
+        remote = self._tick(fleet, ticks=2)
+        self.progress.say(
+            f"one app is too old for every model: the edge hears its person, who allows it ({remote} times)"
+        )
         return fleet
 
     def drift(self, fleet: Any) -> None:
@@ -259,11 +263,15 @@ class _Story:
             self._tick(fleet)
         self._expect(model_version, goal)
 
-    def _tick(self, fleet: Any, ticks: int = 1) -> None:
+    def _tick(self, fleet: Any, ticks: int = 1) -> int:
+        """Devices dictate, sensors and reviewers react; how many dictations the edge turned into text."""
+        remote = 0
         for _ in range(ticks):
             stats = fleet.tick(self.clock, self.plan.dictations)
             self.truth.update(stats.captured)
+            remote += stats.remote
             self._settle()
+        return remote
 
     def _settle(self) -> None:
         """Let sensors and reviewers finish. A model that its gates reject is told and another is asked for: gates are

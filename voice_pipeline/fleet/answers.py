@@ -99,14 +99,11 @@ class Answers:
 
     def answer(self, model_version: str, bundle_digest: str, clip: FleetClip, fault: Fault | None) -> Answer:
         """What this bundle makes of `clip` on a device with `fault`."""
-        corrupt = fault is not None and fault.corrupt
-        key = (bundle_digest, clip.name, corrupt)
+        key = (bundle_digest, clip.name, fault is not None and fault.corrupt)
         if key not in self._answers:
             samples, _measures = clip.heard()
             heard = self.model(model_version, bundle_digest).recogniser.transcribe(samples)
-            text = garble(heard.text, clip.name) if corrupt else heard.text
-            scored = score(clip.text, text)
-            self._answers[key] = Answer(text, heard.confidence, scored.errors, scored.words, scalars(heard.posteriors))
+            self._answers[key] = answer_to(clip, heard.text, heard.confidence, scalars(heard.posteriors), fault)
         return self._answers[key]
 
     def latency_ms(
@@ -115,6 +112,15 @@ class Answers:
         """Waveform to text on a device of that class, without jitter."""
         seconds = self.model(model_version, bundle_digest).cost * (duration_s + 0.2) * CLASS_FACTOR[device_class]
         return seconds * 1000 * (fault.latency_factor if fault else 1.0)
+
+
+def answer_to(
+    clip: FleetClip, text: str, confidence: float, posteriors: dict[str, float], fault: Fault | None
+) -> Answer:
+    """A recogniser's answer to `clip` as it comes out on a device with `fault`, scored against what was said."""
+    said = garble(text, clip.name) if fault is not None and fault.corrupt else text
+    scored = score(clip.text, said)
+    return Answer(said, confidence, scored.errors, scored.words, posteriors)
 
 
 def garble(text: str, seed: str) -> str:

@@ -78,6 +78,10 @@ class FullClients:
                 refused[device.device_id] = str(error)
         return refused
 
+    def holds(self, device_id: str) -> bool:
+        """Whether this device is one of them."""
+        return device_id in self._clients
+
     def dictate(self, device: Device, clip: FleetClip) -> Dictation | None:
         """What the device's own client makes of a clip; None where nobody may or can answer."""
         samples, _measures = clip.heard()

@@ -1,10 +1,9 @@
 """A fleet of simulated devices that does to the system what a real one would: ask for its model over OFREP, run the
 released bundle, report scalars, and post clips that people allowed.
 
-Every device asks the edge for itself and belongs to one person. Some are a full `DeviceClient` (`clients`); the others
-ask in the client's words and share verified recognisers (`answers`), which is what makes 300 devices cheap. A user
-notices and corrects a wrong word with probability 0.95, and gives a dictation up more easily the worse it is. All draws
-come from the seed and the time of the tick.
+Every device asks the edge for itself and belongs to one person, who does with an answer what people do (`habits`). Some
+are a full `DeviceClient` from question to outbox (`clients`); the others ask in the client's words and share verified
+recognisers (`answers`), which is what makes 300 devices cheap. All draws come from the seed and the time of the tick.
 """
 
 from __future__ import annotations
@@ -23,25 +22,22 @@ from voice_pipeline.device.assignment import DeviceAssignment, Flags
 from voice_pipeline.device.clock import Clock
 from voice_pipeline.device.errors import DeviceError, EdgeUnavailableError
 from voice_pipeline.device.flags import ask_flags
-from voice_pipeline.fleet.answers import Answer, Answers
+from voice_pipeline.fleet.answers import Answer, Answers, answer_to
 from voice_pipeline.fleet.clients import Device, FullClients, draw_device, draw_left_behind
 from voice_pipeline.fleet.errors import FleetError
+from voice_pipeline.fleet.habits import abandonment, corrected_words, failure_mode
 from voice_pipeline.fleet.offers import Offer, Offers
 from voice_pipeline.fleet.scenario import Fault, Faults, FleetClip, Populations
 from voice_pipeline.schema.clip import DeviceClass, FailureMode
 from voice_pipeline.schema.inference import InferenceMode
 from voice_pipeline.schema.telemetry import TelemetryEvent
+from voice_pipeline.speech.confidence import scalars
 from voice_pipeline.speech.measures import speaking_rate
-from voice_pipeline.speech.scoring import score
 from voice_pipeline.trust import TrustError
 
-CORRECTION_PROBABILITY = 0.95
 CRASH_RATE = 0.0005
 FALLBACK_RATE = 0.005
-ABANDON_RATE = 0.01
-ABANDON_RATE_AT_WORST = 0.10
 JITTER = 0.12
-LOW_CONFIDENCE = 0.7
 BATCH = 2_000
 AFAR_A_TICK = 2
 """Dictations of a person whose device has to ask the edge for each: fewer than others'."""
@@ -236,13 +232,13 @@ class SimulatedFleet:
         """On the device, with the model it was assigned and the shadow beside it."""
         for number in range(count):
             clip = round_.rng.choice(device.person.clips)
-            heard = self._heard(device.context.device_class, assignment, clip)
+            heard = self._heard(device, assignment, clip)
             told = self._note(device, clip, heard, number, count, round_)
             duration_s = clip.heard()[1].duration_s
             shadow = self._shadow(assignment, clip, device.context.device_class, duration_s, round_.rng)
             event = TelemetryEvent(**(dict(told) | shadow)) if shadow else told
             round_.events.append(event)
-            reason = _failure_mode(heard.answer)
+            reason = failure_mode(heard.answer)
             if reason is not FailureMode.NONE and device.person.scopes:
                 said = (event, heard.answer.text, heard.answer.posteriors)
                 round_.offers.append(Offer(device.person, device.context, clip, reason, *said))
@@ -254,8 +250,7 @@ class SimulatedFleet:
             dictation = self._clients.dictate(device, clip)
             if dictation is None:
                 return
-            scored = score(clip.text, dictation.text)
-            answer = Answer(dictation.text, dictation.confidence, scored.errors, scored.words, {})
+            answer = answer_to(clip, dictation.text, dictation.confidence, {}, None)
             heard = _Heard(
                 dictation.model_version,
                 None,
@@ -267,11 +262,17 @@ class SimulatedFleet:
             round_.events.append(self._note(device, clip, heard, number, count, round_))
             round_.remote += dictation.answered is InferenceMode.REMOTE
 
-    def _heard(self, device_class: DeviceClass, assignment: DeviceAssignment, clip: FleetClip) -> _Heard:
+    def _heard(self, device: Device, assignment: DeviceAssignment, clip: FleetClip) -> _Heard:
+        """What the assigned model makes of a clip; a full client answers by itself, with the model in its slot."""
         model, digest = str(assignment.model_version), str(assignment.bundle_digest)
         fault = self._faults.of(model, shadow=False)
-        answer = self._shared().answer(model, digest, clip, fault)
-        latency = self._shared().latency_ms(model, digest, device_class, clip.heard()[1].duration_s, fault)
+        own = self._clients.dictate(device, clip) if self._clients.holds(device.device_id) else None
+        if own is not None and own.recognition is not None and own.bundle_digest == digest:
+            answer = answer_to(clip, own.text, own.confidence, scalars(own.recognition.posteriors), fault)
+        else:
+            answer = self._shared().answer(model, digest, clip, fault)
+        duration_s = clip.heard()[1].duration_s
+        latency = self._shared().latency_ms(model, digest, device.context.device_class, duration_s, fault)
         return _Heard(model, assignment.release_id, answer, latency, fault.crash_rate if fault else 0.0)
 
     def _note(
@@ -291,11 +292,11 @@ class SimulatedFleet:
             model_version=heard.model_version,
             release_id=heard.release_id,
             words=answer.words,
-            corrected_words=_corrected(answer, rng),
+            corrected_words=corrected_words(answer, rng),
             confidence=answer.confidence,
             latency_ms=heard.latency_ms * rng.lognormvariate(0, JITTER),
             crashed=crashed,
-            abandoned=not crashed and rng.random() < _abandonment(answer),
+            abandoned=not crashed and rng.random() < abandonment(answer),
             fallback=rng.random() < FALLBACK_RATE or heard.fallback,
             answered=heard.answered,
             **{name: getattr(measures, name) for name in MEASURED},
@@ -319,7 +320,7 @@ class SimulatedFleet:
         latency = self._shared().latency_ms(model, digest, device_class, duration_s, fault)
         return {
             "shadow_model_version": model,
-            "shadow_corrected_words": _corrected(answer, rng),
+            "shadow_corrected_words": corrected_words(answer, rng),
             "shadow_latency_ms": latency * rng.lognormvariate(0, JITTER),
             "shadow_confidence": answer.confidence,
         }
@@ -375,21 +376,3 @@ def _full(devices: Sequence[Device], flags: Sequence[Flags]) -> list[Device]:
     unfit = [one for one, told in zip(devices, flags, strict=True) if told.assignment.model_version is None]
     live = any(told.assignment.model_version is not None for told in flags)
     return [*firsts.values(), *(one for one in unfit if live and one not in firsts.values())]
-
-
-def _corrected(answer: Answer, rng: random.Random) -> int:
-    """Words the user changes; insertions can be more than the words said, what is changed cannot."""
-    noticed = sum(rng.random() < CORRECTION_PROBABILITY for _ in range(answer.errors))
-    return min(noticed, answer.words)
-
-
-def _abandonment(answer: Answer) -> float:
-    wrong = min(1.0, answer.errors / max(1, answer.words))
-    return ABANDON_RATE + (ABANDON_RATE_AT_WORST - ABANDON_RATE) * wrong
-
-
-def _failure_mode(answer: Answer) -> FailureMode:
-    """Why a device would offer a clip."""
-    if answer.confidence < LOW_CONFIDENCE:
-        return FailureMode.LOW_CONFIDENCE
-    return FailureMode.USER_CORRECTED if answer.errors else FailureMode.NONE

@@ -14,11 +14,11 @@ from sqlalchemy import select
 
 from voice_pipeline.device import client
 from voice_pipeline.edge.server import EdgeServer
-from voice_pipeline.fleet.answers import garble
+from voice_pipeline.fleet.answers import Answer, Answers, garble
 from voice_pipeline.fleet.clients import OLD_APP
 from voice_pipeline.fleet.devices import AFAR_A_TICK, EdgeRefusedError, SimulatedFleet
 from voice_pipeline.fleet.scenario import Fault
-from voice_pipeline.schema.clip import CaptureEvent
+from voice_pipeline.schema.clip import CaptureEvent, DeviceClass
 from voice_pipeline.schema.consent import Scope
 from voice_pipeline.schema.inference import InferenceMode
 from voice_pipeline.schema.release import ReleaseState
@@ -89,6 +89,24 @@ def test_every_device_runs_the_live_model_and_every_dictation_is_reported(
     assert {event.release_id for event in stored} == {f"{V1}-r1"}
     assert all(event.at <= clock.now() for event in stored)
     assert all(0 <= event.corrected_words <= event.words == 3 for event in stored)
+
+
+def test_full_clients_answer_with_the_model_in_their_own_slot(
+    store: Store, fleet: SimulatedFleet, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the others share must not answer for them: its answers are made worthless here."""
+    fleet.tick(clock, 1)
+    own = {device.device_id for device in fleet.devices if fleet._clients.holds(device.device_id)}
+    assert 0 < len(own) <= len(DeviceClass)
+    monkeypatch.setattr(Answers, "answer", lambda *_: Answer("", 0.001, 3, 3, {}))
+    clock.advance(timedelta(hours=1))
+    at = clock.now() - timedelta(minutes=1)
+    fleet.tick(clock, 3)
+    told = [event for event in events(store) if event.at >= at]
+    assert {event.device_id for event in told if event.confidence == 0.001} == {
+        device.device_id for device in fleet.devices if device.device_id not in own
+    }
+    assert len([event for event in told if event.device_id in own]) == 3 * len(own)
 
 
 def test_home_people_give_no_clips_away(store: Store, fleet: SimulatedFleet, clock: ManualClock) -> None:
