@@ -52,11 +52,15 @@ def golden_vectors(folder: Path) -> tuple[GoldenVector, ...]:
         samples = decode(wav)
         answers = [engine.transcribe(samples) for engine in engines]
         unoptimised = plain.log_probs(samples)
-        same_frames = unoptimised.argmax(axis=1) == engines[0].log_probs(samples).argmax(axis=1)
+        best = engines[0].log_probs(samples).argmax(axis=1)
+        same_frames = unoptimised.argmax(axis=1) == best
         texts = {words_of(unoptimised, 1.0).text, *(answer.text for answer in answers)}
         stable = len(texts) == 1 and bool(same_frames.all())
         vector = GoldenVector(
-            path=f"golden/{sound.stem}.wav", text=answers[0].text, log_probs_mean=answers[0].log_probs_mean
+            path=f"golden/{sound.stem}.wav",
+            text=answers[0].text,
+            log_probs_mean=answers[0].log_probs_mean,
+            best_classes=tuple(int(one) for one in best),
         )
         vectors.append((stable, vector, wav))
     chosen = [item for item in vectors if item[0]] or vectors

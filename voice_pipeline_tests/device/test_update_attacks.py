@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -168,13 +169,31 @@ def test_bundle_other_than_the_assigned_digest_is_refused(
     refused(device, new_device, UpdateRefusedError, "digest")
 
 
+def _another_mean(golden: dict[str, Any]) -> None:
+    golden["log_probs_mean"] += 1.0
+
+
+def _other_classes(golden: dict[str, Any]) -> None:
+    """One frame in twenty: with the same text perhaps, and nearly the same mean."""
+    golden["best_classes"][::20] = [best + 1 for best in golden["best_classes"][::20]]
+
+
+def _a_frame_less(golden: dict[str, Any]) -> None:
+    del golden["best_classes"][-1]
+
+
+@pytest.mark.parametrize("told", [_another_mean, _other_classes, _a_frame_less])
 def test_signed_bundle_that_computes_something_else_here_is_refused(
-    edge: Edge, device: DeviceClient, new_device: NewDevice, clock: ManualClock
+    edge: Edge,
+    device: DeviceClient,
+    new_device: NewDevice,
+    clock: ManualClock,
+    told: Callable[[dict[str, Any]], None],
 ) -> None:
     """A runtime fault on this device: all signatures are right, the golden answers are not."""
     folder = edge.settings.bundles / V2
     content = json.loads((folder / "manifest.json").read_bytes())
-    content["golden"][0]["log_probs_mean"] += 1.0
+    told(content["golden"][0])
     (folder / "manifest.json").write_bytes(canonical_json(BundleManifest.model_validate(content)))
     sign_folder(folder, edge.settings.keys)
     _republish(edge, V2, clock)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from voice_pipeline.schema.bundle import SINCE_2, BundleManifest
+from voice_pipeline.schema.bundle import GOLDEN_SINCE_2, SINCE_2, BundleManifest
 from voice_pipeline.schema.canonical import canonical_json, digest
 from voice_pipeline_tests.packaging.small_models import suite_figures
 
@@ -53,7 +53,10 @@ def test_a_manifest_of_format_1_keeps_the_digest_that_it_was_released_with() -> 
 
 
 def test_a_manifest_of_format_2_comes_back_as_it_was_written() -> None:
-    written = BundleManifest.model_validate(_of_format_2(hyperparameters={"batch_size": 16, "seed": 1}))
+    golden = [{**OF_FORMAT_1["golden"][0], "best_classes": [0, 3, 3, 0], "frames_alike": 0.9}]
+    changes = {"hyperparameters": {"batch_size": 16, "seed": 1}, "golden": golden}
+    written = BundleManifest.model_validate(_of_format_2(**changes))
+    assert set(GOLDEN_SINCE_2) <= set(written.model_dump()["golden"][0])
     assert set(SINCE_2) <= set(written.model_dump())
     assert BundleManifest.model_validate_json(canonical_json(written)) == written
 
