@@ -5,13 +5,14 @@ dictations are turned into text, both in one request, so that they belong togeth
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from voice_pipeline.device.assignment import DeviceAssignment, Flags
 from voice_pipeline.device.errors import EdgeUnavailableError
-from voice_pipeline.device.exchange import post
+from voice_pipeline.device.exchange import Deadline, post
 from voice_pipeline.schema.inference import InferenceMode
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 MODEL_FLAG = "dictation-model"
 MODE_FLAG = "dictation-inference-mode"
 NOT_MODIFIED = 304
+FLAGS_SECONDS = 30.0
+"""For one poll: a small answer over the slowest network that carries speech; the lease lasts far longer."""
+_TAG = re.compile(r"[\x21-\x7e]{1,200}")
+"""Entity tags (RFC 9110, 8.8.3) that can be sent back; without its tag an answer is merely fetched whole each time."""
 
 
 def ask_flags(
@@ -36,11 +41,12 @@ def ask_flags(
     Raises:
         EdgeUnavailableError: no usable answer.
     """
-    tag = known.etag if known else ""
+    tag = _tag(known.etag) if known else ""
     asked = {"targetingKey": device_id, **context.model_dump(mode="json")}
     url = f"{edge_url}/ofrep/v1/evaluate/flags"
     try:
-        reply = post(http, url, json={"context": asked}, headers={"if-none-match": tag} if tag else {})
+        told = {"if-none-match": tag} if tag else {}
+        reply = post(http, Deadline(FLAGS_SECONDS), url, json={"context": asked}, headers=told)
         if known is not None and tag and reply.status == NOT_MODIFIED:
             return known
         if not reply.success:
@@ -61,7 +67,7 @@ def read_flags(body: bytes, etag: str = "") -> Flags:
         assignment = DeviceAssignment.model_validate(flags[MODEL_FLAG]["value"])
     except (KeyError, TypeError, RecursionError, ValidationError) as error:
         raise ValueError(f"flag response holds no assignment: {type(error).__name__}") from error
-    return Flags(assignment, _mode(flags.get(MODE_FLAG)), etag)
+    return Flags(assignment, _mode(flags.get(MODE_FLAG)), _tag(etag))
 
 
 def _mode(flag: Any) -> InferenceMode:
@@ -69,3 +75,8 @@ def _mode(flag: Any) -> InferenceMode:
         return InferenceMode(flag["value"])
     except (KeyError, TypeError, ValueError):
         return InferenceMode.LOCAL
+
+
+def _tag(etag: str) -> str:
+    """Empty where it cannot be sent back."""
+    return etag if _TAG.fullmatch(etag) else ""

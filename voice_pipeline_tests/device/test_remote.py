@@ -166,8 +166,9 @@ def test_a_poll_whose_answer_still_holds_renews_the_lease(
 
 
 def test_an_edge_that_says_unchanged_to_who_never_asked_is_not_believed() -> None:
+    unchanged = httpx.MockTransport(lambda request: httpx.Response(304, stream=httpx.ByteStream(b"")))
     with (
-        httpx.Client(transport=httpx.MockTransport(lambda request: httpx.Response(304))) as http,
+        httpx.Client(transport=unchanged) as http,
         pytest.raises(EdgeUnavailableError, match="304"),
     ):
         ask_flags(http, "http://edge", "device-0001", PHONE, Flags(DeviceAssignment(model_version=V1)))
