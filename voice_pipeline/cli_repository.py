@@ -44,8 +44,6 @@ def status(home: Home = None) -> None:
     from voice_pipeline.packaging.status import repository_status
 
     store = existing_store(home)
-    if not store.settings.tuf.exists():
-        raise InputError(f"home {store.settings.root} has no update repository yet; the first bundle founds it")
     found = repository_status(UpdateRepository(store.settings, store.now()))
     rows = [
         (role.role, role.version, f"{role.expires:%Y-%m-%d}", f"{role.threshold} of {len(role.key_ids)}", _ids(role))

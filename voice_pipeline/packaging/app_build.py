@@ -29,12 +29,12 @@ from pathlib import Path
 from voice_pipeline.packaging.app_notes import integration_notes
 from voice_pipeline.packaging.bundle import catalogued
 from voice_pipeline.packaging.errors import AppExportError, BundleConflictError, MissingInputError
-from voice_pipeline.packaging.metadata_chain import SIGNING_KEY_FIELD
 from voice_pipeline.packaging.mlbom import ml_bom, ml_bom_name
 from voice_pipeline.packaging.platforms import EXPORTED, REDUCED, SHIPPED, AppPlatform
 from voice_pipeline.packaging.repository import UpdateRepository
 from voice_pipeline.schema.bundle import BundleManifest
 from voice_pipeline.schema.delivery_policy import MetadataRole
+from voice_pipeline.schema.publication import SIGNING_KEY_FIELD
 from voice_pipeline.schema.release import ReleaseState
 from voice_pipeline.store.blobs import write_atomically
 from voice_pipeline.store.releases import ReleaseView, releases_at_head

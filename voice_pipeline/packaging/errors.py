@@ -31,6 +31,10 @@ class RepositoryDamagedError(PackagingError):
     """The update repository on disk cannot be read or its keys are gone."""
 
 
+class NoRepositoryError(PackagingError):
+    """A home has no update repository yet."""
+
+
 class RepositoryWaitsError(PackagingError):
     """A change of the update repository needs a signature, or a key, that is not on this machine."""
 

@@ -14,24 +14,24 @@ the root has to come first: until the writes after it are done, devices take no 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from voice_pipeline.packaging.errors import RepositoryDamagedError, RepositoryWaitsError
+from voice_pipeline.packaging.errors import NoRepositoryError, RepositoryDamagedError, RepositoryWaitsError
 from voice_pipeline.packaging.keys import KeyFolders
 from voice_pipeline.packaging.signing import adopt_next_key, signing_public_key
 from voice_pipeline.schema.delivery_policy import MetadataRole, load_delivery_policy
+from voice_pipeline.schema.publication import SIGNING_KEY_FIELD
 from voice_pipeline.settings import Settings
 from voice_pipeline.store.blobs import write_atomically
 
 if TYPE_CHECKING:
     from tuf.api.metadata import Metadata, Root
 
-SIGNING_KEY_FIELD = "x-bundle-signing-key"
 ROOT, TARGETS, SNAPSHOT, TIMESTAMP = MetadataRole
 ONLINE = (SNAPSHOT, TIMESTAMP)
 Pair = tuple["Metadata[Any]", "Metadata[Any]"]
@@ -48,7 +48,7 @@ class Pending:
 
 
 class MetadataChain:
-    """Reads, signs and replaces the metadata of one home; founded, with its keys, when first asked for anything.
+    """Reads, signs and replaces the metadata of one home.
 
     Args:
         settings: says where metadata, keys and the policy lie.
@@ -64,14 +64,47 @@ class MetadataChain:
         self.waiting = settings.tuf / "pending"
         self._lock = settings.tuf / ".lock"
 
+    def founded(self) -> bool:
+        """Whether there is a repository; one whose founding was cut short is none yet. Changes nothing.
+
+        Raises:
+            RepositoryDamagedError: there was one, and its timestamp is lost.
+        """
+        if (self.metadata / "timestamp.json").exists():
+            return True
+        versions = [name for path in self.metadata.glob("*.json") if (name := path.name.split(".")[0]).isdecimal()]
+        if any(int(version) > 1 for version in versions) or any((self.metadata.parent / "targets").glob("*.tar*")):
+            raise RepositoryDamagedError(
+                f"{self.metadata} has lost timestamp.json, and bundles were published; restore the folder from a backup"
+            )
+        return False
+
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """One process at a time; everything below is to be called inside."""
+        """One process at a time; everything below is to be called inside, or inside `founding`.
+
+        Raises:
+            NoRepositoryError: there is no repository yet.
+            RepositoryDamagedError: there was one, and its timestamp is lost.
+        """
+        from filelock import FileLock
+
+        if not self.founded():
+            raise NoRepositoryError(
+                f"{self.metadata.parent.parent} holds no update repository yet; the first bundle that is published "
+                "founds it"
+            )
+        with FileLock(self._lock):
+            yield
+
+    @contextmanager
+    def founding(self) -> Iterator[None]:
+        """Like `exclusive`, but a repository that is missing is founded, with its keys."""
         from filelock import FileLock
 
         self._lock.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self._lock):
-            if not (self.metadata / "timestamp.json").exists():
+            if not self.founded():
                 self._found()
             yield
 
@@ -83,24 +116,17 @@ class MetadataChain:
         Raises:
             RepositoryDamagedError: it cannot be read.
         """
-        from tuf.api.exceptions import RepositoryError
-        from tuf.api.metadata import Metadata
-
-        try:
-            if role is ROOT:
-                return Metadata.from_file(str(self.metadata / f"{max(self.root_versions())}.root.json"))
-            metadata: Metadata[Any] = Metadata.from_file(str(self.metadata / "timestamp.json"))
-            if role is not TIMESTAMP:
-                version = metadata.signed.snapshot_meta.version
-                metadata = Metadata.from_file(str(self.metadata / f"{version}.snapshot.json"))
-            if role is TARGETS:
-                version = metadata.signed.meta["targets.json"].version
-                metadata = Metadata.from_file(str(self.metadata / f"{version}.targets.json"))
-        except (OSError, ValueError, RepositoryError) as error:
-            raise RepositoryDamagedError(
-                f"{role} metadata cannot be read ({error}); restore {self.metadata}"
-            ) from error
+        if role is ROOT:
+            return self._in_force(f"{max(self.root_versions(), default=1)}.root.json", ROOT)
+        metadata = self._in_force("timestamp.json", TIMESTAMP)
+        if role is not TIMESTAMP:
+            metadata = self._in_force(f"{metadata.signed.snapshot_meta.version}.snapshot.json", SNAPSHOT)
+        if role is TARGETS:
+            metadata = self._in_force(f"{metadata.signed.meta['targets.json'].version}.targets.json", TARGETS)
         return metadata
+
+    def _in_force(self, name: str, role: MetadataRole) -> Metadata[Any]:
+        return read_metadata(self.metadata / name, [role], f"restore {self.metadata} from a backup")
 
     def root_versions(self) -> list[int]:
         return [int(path.name.split(".")[0]) for path in self.metadata.glob("*.root.json")]
@@ -152,18 +178,10 @@ class MetadataChain:
         Raises:
             RepositoryDamagedError: it cannot be read.
         """
-        from tuf.api.exceptions import RepositoryError
-        from tuf.api.metadata import Metadata
-
         path = self.pending_path(role)
         if not path.exists():
             return None
-        try:
-            metadata: Metadata[Any] = Metadata.from_file(str(path))
-        except (OSError, ValueError, RepositoryError) as error:
-            raise RepositoryDamagedError(
-                f"pending {role} metadata cannot be read ({error}); run `voice-pipeline repository discard {role}`"
-            ) from error
+        metadata = read_metadata(path, [role], f"run `voice-pipeline repository discard {role}`")
         if metadata.signed.version <= self.current(role).signed.version:
             path.unlink()  # it is in force: killed before it was cleared away
             return None
@@ -182,7 +200,8 @@ class MetadataChain:
         """To what is pending: those of `other`, the same metadata signed elsewhere, and those of the keys here.
 
         Raises:
-            RepositoryWaitsError: nothing of that role is pending, or `other` is not what is.
+            RepositoryWaitsError: nothing of that role is pending, or `other` is not what is, or no key that counts
+                signed it.
         """
         metadata = self.pending(role)
         if metadata is None:
@@ -193,16 +212,39 @@ class MetadataChain:
                     f"this is not the {role} {metadata.signed.version} that waits; sign a copy of "
                     f"{self.pending_path(role)}"
                 )
-            metadata.signatures.update(other.signatures)
+            metadata.signatures.update(self._good(role, metadata, other))
         for signer in self.keys.signers(role):
             metadata.sign(signer, append=True)
         write_atomically(self.pending_path(role), metadata.to_bytes())
+
+    def _good(self, role: MetadataRole, metadata: Metadata[Any], other: Metadata[Any]) -> dict[str, Any]:
+        """The signatures of `other` by keys that the root in force, or the one to come, names for the role."""
+        from securesystemslib.exceptions import UnverifiedSignatureError
+
+        coming = metadata if role is ROOT else self.pending(ROOT)
+        good = {}
+        for root in filter(None, (self.current(ROOT), coming)):
+            for keyid in other.signatures.keys() & root.signed.roles[role].keyids:
+                try:
+                    root.signed.keys[keyid].verify_signature(other.signatures[keyid], metadata.signed_bytes)
+                except UnverifiedSignatureError:
+                    continue
+                good[keyid] = other.signatures[keyid]
+        if not good:
+            raise RepositoryWaitsError(
+                f"no {role} key that the root in force or the one to come names has signed this; sign a copy of "
+                f"{self.pending_path(role)} with one of them"
+            )
+        return good
 
     def settle(self) -> None:
         """Put into force what has the signatures it needs, and repair what a killed process left between two writes."""
         if not self._in_force_under(self.current(ROOT).signed):
             self.advance()
         root, targets = self.pending(ROOT), self.pending(TARGETS)
+        if root is not None and targets is None and not self._targets_hold(root):
+            targets = self.current(TARGETS)  # killed before they were proposed with the new keys, or discarded
+            self.propose(targets, TARGETS)
         follow = None
         if targets is not None and not self.missing(TARGETS, targets):
             former = self.current(ROOT).signed
@@ -314,6 +356,27 @@ class MetadataChain:
     def _write(self, metadata: Metadata[Any], role: MetadataRole) -> None:
         name = "timestamp.json" if role is TIMESTAMP else f"{metadata.signed.version}.{role}.json"
         write_atomically(self.metadata / name, metadata.to_bytes())
+
+
+def read_metadata(path: Path, roles: Sequence[MetadataRole], advice: str) -> Metadata[Any]:
+    """Metadata of one of `roles` from a file.
+
+    Raises:
+        RepositoryDamagedError: it cannot be read or is something else; ends with `advice`.
+    """
+    from tuf.api.exceptions import RepositoryError
+    from tuf.api.metadata import Metadata
+
+    try:
+        metadata: Metadata[Any] = Metadata.from_bytes(path.read_bytes())
+    except (OSError, ValueError, RecursionError, RepositoryError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RepositoryDamagedError(f"{path.name} is no metadata that can be read ({reason}); {advice}") from error
+    if metadata.signed.type not in roles:
+        raise RepositoryDamagedError(
+            f"{path.name} is {metadata.signed.type} metadata, not {' or '.join(roles)}; {advice}"
+        )
+    return metadata
 
 
 def signed_enough(metadata: Metadata[Any], role: MetadataRole, root: Root) -> bool:

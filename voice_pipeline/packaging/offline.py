@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from voice_pipeline.packaging.errors import RepositoryDamagedError, RepositoryWaitsError
+from voice_pipeline.packaging.errors import RepositoryWaitsError
 from voice_pipeline.packaging.keys import OFFLINE, signers_in
+from voice_pipeline.packaging.metadata_chain import read_metadata
 from voice_pipeline.schema.delivery_policy import MetadataRole
 from voice_pipeline.store.blobs import write_atomically
 
@@ -31,16 +32,7 @@ def read_waiting(path: Path) -> Metadata[Any]:
     Raises:
         RepositoryDamagedError: it is something else.
     """
-    from tuf.api.exceptions import RepositoryError
-    from tuf.api.metadata import Metadata
-
-    try:
-        metadata: Metadata[Any] = Metadata.from_file(str(path))
-        if MetadataRole(metadata.signed.type) in OFFLINE:
-            return metadata
-    except (OSError, ValueError, RepositoryError) as error:
-        raise RepositoryDamagedError(f"{path.name} is no metadata of the update repository ({error})") from error
-    raise RepositoryDamagedError(f"{path.name} is {metadata.signed.type} metadata, which no offline key signs")
+    return read_metadata(path, OFFLINE, "name a copy of a file of tuf/pending, which offline keys sign")
 
 
 def sign_file(path: Path, keys: Path) -> Signed:

@@ -11,10 +11,9 @@ from sqlalchemy import select, update
 from voice_pipeline.packaging.repository import UpdateRepository
 from voice_pipeline.packaging.rotation import continue_revocation, revocation_begun
 from voice_pipeline.schema.canonical import digest
+from voice_pipeline.schema.publication import PUBLISHED
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import bundles
-
-PUBLISHED = "bundle_published"
 
 
 def record_publication(
@@ -54,16 +53,17 @@ def finish_publications(store: Store) -> tuple[str, ...]:
 
 def publications_due(store: Store) -> str | None:
     """The digest of what `finish_publications` would do: bundles that are on offer and not recorded, a revocation whose
-    next step waits for no signature. None if there is nothing.
+    next step waits for no signature. None if there is nothing. It changes each hour, so what failed is tried again.
     """
+    hour = f"{store.now():%Y-%m-%dT%H}"
     waiting, repository = _unpublished(store), UpdateRepository(store.settings, store.now())
     if revocation_begun(store.settings) and not repository.pending():
-        return digest({"revocation": sorted(path.name for path in repository.metadata.iterdir())})
-    if not waiting or not store.settings.tuf.exists():
+        return digest({"revocation": sorted(path.name for path in repository.metadata.iterdir()), "hour": hour})
+    if not waiting:
         return None
     offered = repository.published()
     due = [[mv, sha] for mv, sha in waiting if offered.get(mv, {}).get("bundle_digest") == sha]
-    return digest({"publications": due}) if due else None
+    return digest({"publications": due, "hour": hour}) if due else None
 
 
 def _unpublished(store: Store) -> list[tuple[str, str]]:

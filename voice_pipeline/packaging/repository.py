@@ -56,7 +56,8 @@ class Publication:
 
 
 class UpdateRepository:
-    """Reads and extends the repository of one home; made, with its keys, when first asked for anything.
+    """Reads and extends the repository of one home. `publish` and `trusted_root` found it, with its keys; to readers a
+    home that has none offers nothing.
 
     Args:
         settings: says where metadata, targets, keys and the policy lie.
@@ -76,13 +77,20 @@ class UpdateRepository:
             self.chain.settle()
             yield self.chain
 
+    @contextmanager
+    def _founded(self) -> Iterator[MetadataChain]:
+        """Like `_settled`; a home that has no repository gets one."""
+        with self.chain.founding():
+            self.chain.settle()
+            yield self.chain
+
     def trusted_root(self) -> bytes:
         """The first root's bytes: what an app ships with. All later roots follow from it.
 
         Raises:
             RepositoryDamagedError: there is a repository but not its first root.
         """
-        with self.chain.exclusive():
+        with self.chain.founding():
             try:
                 return (self.metadata / "1.root.json").read_bytes()
             except OSError as error:
@@ -96,7 +104,7 @@ class UpdateRepository:
         """Offer a signed bundle to devices as target `<model_version>.tar.xz`; repeating it changes nothing. A bundle
         that is on offer under its former name, `.tar`, stays so, for apps that know no other.
         """
-        with self._settled() as chain:
+        with self._founded() as chain:
             coming = chain.pending(TARGETS) or chain.current(TARGETS)
             name, former = target_name(manifest.model_version), former_name(manifest.model_version)
             name = former if former in coming.signed.targets else name
@@ -154,6 +162,8 @@ class UpdateRepository:
         """What is on offer: model version → custom metadata of its target, and its `archive_sha256` and
         `archive_bytes`. What waits for signatures is not on offer.
         """
+        if not self.chain.founded():
+            return {}
         with self.chain.exclusive():
             files = self.chain.current(TARGETS).signed.targets.values()
             offered = [
@@ -167,7 +177,7 @@ class UpdateRepository:
 
     def pending(self) -> list[Pending]:
         """What waits for signatures of root or targets keys."""
-        if not (self.metadata / "timestamp.json").exists():
+        if not self.chain.founded():
             return []
         with self.chain.exclusive():
             return self.chain.waiting_list()
@@ -208,6 +218,8 @@ class UpdateRepository:
         Raises:
             RepositoryWaitsError: something will expire unless people sign it; all else was renewed.
         """
+        if not self.chain.founded():
+            return []
         with self._settled() as chain:
             done, told = [], []
             for role in (ROOT, TARGETS):
@@ -231,25 +243,26 @@ class UpdateRepository:
             return done
 
     def renewal_due(self) -> str | None:
-        """The digest of what `renew` would do or tell now; None while all is fresh or nothing is on offer. While
-        offline keys are missed it changes on each of `ALERT_DAYS`.
+        """The digest of what `renew` would do or tell now; None while all is fresh or nothing is on offer. It changes
+        each day, so what failed is tried again; while only offline keys are missed, on each of `ALERT_DAYS`.
         """
-        if not (self.metadata / "timestamp.json").exists():
+        if not self.chain.founded():
             return None
         with self.chain.exclusive():
             chain = self.chain
             due: dict[str, Any] = {}
+            today = self._now.date().isoformat()
             if not chain.current(TARGETS).signed.targets and chain.pending(TARGETS) is None:
                 return None
             if self._stale():
                 timestamp = chain.current(TIMESTAMP).signed
-                due["timestamp"] = [timestamp.version, timestamp.expires.isoformat()]
+                due["timestamp"] = [timestamp.version, timestamp.expires.isoformat(), today]
             for role in (ROOT, TARGETS):
                 if self._half_spent(role):
                     waits = chain.pending(role) is not None
                     told = [days for days in ALERT_DAYS if self._days_left(role) <= days] if waits else []
                     if not waits or told:
-                        due[role] = [chain.current(role).signed.version, *told]
+                        due[role] = [chain.current(role).signed.version, *(told if waits else [today])]
             return digest(due) if due else None
 
     def _stale(self) -> bool:

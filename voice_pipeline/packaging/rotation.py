@@ -14,25 +14,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from voice_pipeline.packaging.errors import BundleConflictError, PackagingError
 from voice_pipeline.packaging.keys import public_key
 from voice_pipeline.packaging.metadata_chain import (
     ROOT,
-    SIGNING_KEY_FIELD,
     TARGETS,
     MetadataChain,
     Pending,
+    read_metadata,
 )
 from voice_pipeline.packaging.repository import UpdateRepository
 from voice_pipeline.packaging.signing import NEXT_KEY, PRIVATE_KEY, private_key, public_pem, sign_folder
 from voice_pipeline.schema.delivery_policy import MetadataRole
+from voice_pipeline.schema.publication import SIGNING_KEY_FIELD
 from voice_pipeline.settings import Settings
 from voice_pipeline.store.blobs import write_atomically
 from voice_pipeline.trust import (
     SignatureRefusedError,
     TrustError,
+    pem_blocks,
     read_manifest,
     signature_path,
     verify_files,
@@ -43,7 +45,6 @@ if TYPE_CHECKING:
     from tuf.api.metadata import Metadata, Root
 
 REVOKED = "revoked-bundle-keys.pem"
-_END = "-----END PUBLIC KEY-----\n"
 
 
 class UnknownKeyError(PackagingError):
@@ -122,12 +123,12 @@ def continue_revocation(settings: Settings, now: datetime) -> list[Pending]:
     record = chain.waiting / REVOKED
     if not record.exists():
         return repository.pending()
-    revoked = record.read_text()
+    revoked = record.read_bytes()
     with chain.exclusive():
         chain.settle()
         if chain.pending(ROOT) is not None:
             return chain.waiting_list()
-        if public_pem(settings.keys / PRIVATE_KEY).decode() in revoked:
+        if public_pem(settings.keys / PRIVATE_KEY) in revoked:
             _propose_signing_key(chain)
             if chain.waiting_list():
                 return chain.waiting_list()
@@ -137,8 +138,8 @@ def continue_revocation(settings: Settings, now: datetime) -> list[Pending]:
     with chain.exclusive():
         if chain.pending(TARGETS) is None:
             root = chain.current(ROOT)
-            blocks = _blocks(root.signed.unrecognized_fields[SIGNING_KEY_FIELD])
-            kept = "".join(block for block in blocks if block not in revoked)
+            blocks = pem_blocks(root.signed.unrecognized_fields[SIGNING_KEY_FIELD].encode())
+            kept = b"".join(block for block in blocks if block not in revoked).decode()
             if kept != root.signed.unrecognized_fields[SIGNING_KEY_FIELD]:
                 root.signed.unrecognized_fields[SIGNING_KEY_FIELD] = kept
                 chain.propose(root, ROOT)
@@ -191,11 +192,6 @@ def _leaving(held: Sequence[str], role: MetadataRole, key_id: str | None) -> str
 
 
 def _ever_named(chain: MetadataChain) -> set[str]:
-    from tuf.api.metadata import Metadata
-
     paths = (chain.metadata / f"{version}.root.json" for version in chain.root_versions())
-    return {keyid for path in paths for keyid in Metadata[Any].from_file(str(path)).signed.keys}
-
-
-def _blocks(pem: str) -> list[str]:
-    return [block + _END for block in pem.split(_END)[:-1]]
+    advice = f"restore {chain.metadata} from a backup"
+    return {keyid for path in paths for keyid in read_metadata(path, [ROOT], advice).signed.keys}

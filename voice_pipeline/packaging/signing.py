@@ -12,11 +12,11 @@ import secrets
 from pathlib import Path
 
 from voice_pipeline.packaging.errors import RepositoryDamagedError
-from voice_pipeline.store.blobs import write_atomically
+from voice_pipeline.schema.publication import SIGNING_PUBLIC_KEY
+from voice_pipeline.store.blobs import flush_folder, write_atomically
 from voice_pipeline.trust import signature_path
 
 PRIVATE_KEY = "bundle-signing.key"
-PUBLIC_KEY = "bundle-signing.pub"
 NEXT_KEY = "bundle-signing.next.key"
 """Made by a rotation; it signs nothing before a root that names it is in force."""
 
@@ -33,18 +33,37 @@ def private_key(path: Path) -> Path:
     )
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as handle:
-        handle.write(pem)
-        handle.flush()
-        os.fsync(handle.fileno())
     try:
-        os.link(temporary, path)  # fails if another process was first: then its key counts
+        _create(temporary, pem)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            raise
+        except OSError:  # FAT and exFAT, on the media where offline keys lie, have no hard links
+            _create(path, pem)
     except FileExistsError:
-        pass
+        return path  # another process was first: then its key counts
     finally:
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)
+    flush_folder(path.parent)
     return path
+
+
+def _create(path: Path, data: bytes) -> None:
+    """A new file, mode 0600, on disk when this returns; what could not be written whole is not left there.
+
+    Raises:
+        FileExistsError: there is one.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as handle:
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def public_pem(private: Path) -> bytes:
@@ -67,7 +86,7 @@ def signing_public_key(keys: Path) -> bytes:
     pair is made, and the public half written, on first use.
     """
     pem = public_pem(private_key(keys / PRIVATE_KEY))
-    public = keys / PUBLIC_KEY
+    public = keys / SIGNING_PUBLIC_KEY
     trusted = public.read_bytes() if public.exists() else b""
     if pem not in trusted:
         trusted = pem
@@ -79,7 +98,7 @@ def adopt_next_key(keys: Path, trusted: str) -> None:
     """From now on bundles are signed with `NEXT_KEY`, if the root in force, whose field is `trusted`, names it first;
     and the keys that count are those of that field. A process killed in between leaves one key in use, and repeats.
     """
-    current, coming, public = keys / PRIVATE_KEY, keys / NEXT_KEY, keys / PUBLIC_KEY
+    current, coming, public = keys / PRIVATE_KEY, keys / NEXT_KEY, keys / SIGNING_PUBLIC_KEY
     field = trusted.encode()
     if coming.exists() and field.startswith(public_pem(coming)):
         write_atomically(public, field)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from datetime import datetime
 
-from voice_pipeline.packaging.metadata_chain import ROOT, SIGNING_KEY_FIELD, Pending
+from voice_pipeline.packaging.metadata_chain import ROOT, Pending
 from voice_pipeline.packaging.repository import UpdateRepository
+from voice_pipeline.schema.canonical import sha256_bytes
 from voice_pipeline.schema.delivery_policy import MetadataRole
+from voice_pipeline.schema.publication import SIGNING_KEY_FIELD
+from voice_pipeline.trust import pem_blocks
 
 
 @dataclass(frozen=True)
@@ -37,13 +39,15 @@ class RepositoryStatus:
 
 
 def repository_status(repository: UpdateRepository) -> RepositoryStatus:
-    """Everything at once; changes nothing."""
+    """Everything at once; changes nothing.
+
+    Raises:
+        NoRepositoryError: the home has none yet.
+    """
     offered = {version: custom["bundle_digest"] for version, custom in repository.published().items()}
     chain = repository.chain
     with chain.exclusive():
         root = chain.current(ROOT).signed
-        end = "-----END PUBLIC KEY-----\n"
-        blocks = [block + end for block in root.unrecognized_fields[SIGNING_KEY_FIELD].split(end)[:-1]]
         roles = []
         for role in MetadataRole:
             held, signed = root.roles[role], chain.current(role).signed
@@ -52,7 +56,7 @@ def repository_status(repository: UpdateRepository) -> RepositoryStatus:
             roles.append(RoleStatus(role, signed.version, signed.expires, held.threshold, tuple(held.keyids), found))
         return RepositoryStatus(
             tuple(roles),
-            tuple(hashlib.sha256(block.encode()).hexdigest() for block in blocks),
+            tuple(sha256_bytes(block) for block in pem_blocks(root.unrecognized_fields[SIGNING_KEY_FIELD].encode())),
             offered,
             tuple(chain.waiting_list()),
         )

@@ -17,6 +17,7 @@ from sqlalchemy import select
 from voice_pipeline.evaluation.device_lab import lab_findings
 from voice_pipeline.release.errors import MissingEvidenceError
 from voice_pipeline.schema.bundle import BundleManifest
+from voice_pipeline.schema.publication import PUBLISHED, SIGNING_PUBLIC_KEY
 from voice_pipeline.schema.release import Outcome, Verdict
 from voice_pipeline.schema.release_policy import ReleasePolicy
 from voice_pipeline.store.database import upsert
@@ -24,9 +25,7 @@ from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import bundles, verdicts
 from voice_pipeline.trust import TrustError, download_size, verify_bundle
 
-SIGNING_KEY = "bundle-signing.pub"
 VERDICT = "verdict"
-PUBLISHED = "bundle_published"
 GATES: tuple[str, ...] = (
     "bundle_integrity",
     "noisy_wer_improvement",
@@ -96,13 +95,13 @@ def integrity_problem(store: Store, model_version: str, bundle_digest: str) -> s
     bundle = find_bundle(store, model_version)
     if bundle is None or bundle.published_at is None:
         return f"bundle of {model_version} is not in the catalogue as published"
-    key = store.settings.keys / SIGNING_KEY
+    key = store.settings.keys / SIGNING_PUBLIC_KEY
     try:
         verify_bundle(bundle.folder, key.read_bytes(), bundle_digest)
     except TrustError as error:
         return str(error)
     except OSError:
-        return f"the key {SIGNING_KEY} cannot be read; restore it from a backup"
+        return f"the key {SIGNING_PUBLIC_KEY} cannot be read; restore it from a backup"
     return None
 
 

@@ -9,15 +9,17 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 
 from voice_pipeline.device.client import DeviceClient
 from voice_pipeline.device.errors import UpdateRefusedError, UpdateUnavailableError
 from voice_pipeline.packaging.keys import key_files, make_key, signer
-from voice_pipeline.packaging.metadata_chain import ROOT, SIGNING_KEY_FIELD, SNAPSHOT, TARGETS, TIMESTAMP
+from voice_pipeline.packaging.metadata_chain import ROOT, SNAPSHOT, TARGETS, TIMESTAMP
 from voice_pipeline.packaging.rotation import revoke_signing, rotate, rotate_signing
 from voice_pipeline.packaging.signing import sign_folder, signing_public_key
 from voice_pipeline.schema.delivery_policy import MetadataRole
+from voice_pipeline.schema.publication import SIGNING_KEY_FIELD
 from voice_pipeline.store.clock import ManualClock
 from voice_pipeline_tests.device.attacked import (
     NewDevice,
@@ -31,7 +33,7 @@ from voice_pipeline_tests.device.attacked import (
     thief,
     works_on_v1,
 )
-from voice_pipeline_tests.device.conftest import V1, V2, Edge
+from voice_pipeline_tests.device.conftest import PHONE, V1, V2, Edge
 from voice_pipeline_tests.device.thief import HUGE, Thief
 
 __all__ = ["device", "edge", "prepared", "recovers", "refused", "thief"]
@@ -99,8 +101,8 @@ def test_root_that_skips_a_version(thief: Thief, refused: Refused) -> None:
 
 
 def test_root_planted_on_the_device_is_ignored(
-    device: DeviceClient, new_device: NewDevice, thief: Thief, recovers: Recovers, tmp_path
-) -> None:  # type: ignore[no-untyped-def]
+    device: DeviceClient, new_device: NewDevice, thief: Thief, recovers: Recovers, tmp_path: Path
+) -> None:
     """A file that nobody verified lies where verified roots are kept."""
     forged_root(thief, tmp_path / "own", keep=1)
     thief.path(ROOT).rename(device._updater._metadata / "root_history" / "2.root.json")
@@ -203,3 +205,73 @@ def test_bundle_key_taken_away_stops_its_bundles_and_leaves_devices_their_model(
     standby = new_device().slots.standby()
     assert standby is not None
     assert standby.model_version == V1
+
+
+# --- an app update that ships a newer root ---
+
+
+@pytest.fixture
+def updated_app(edge: Edge, device: DeviceClient, tmp_path: Path, http: httpx.Client, clock: ManualClock) -> NewDevice:
+    """Starts the same home offline, with the newest root of the repository as the one that the app ships."""
+
+    def start() -> DeviceClient:
+        metadata = edge.repository(clock.now()).metadata
+        newest = max(metadata.glob("*.root.json"), key=lambda path: int(path.name.split(".")[0]))
+        return DeviceClient(
+            tmp_path / "device", "http://127.0.0.1:9", http, "device-0001", PHONE, newest.read_bytes(), clock
+        )
+
+    return start
+
+
+def test_an_app_update_after_a_revocation_leaves_devices_their_model(
+    edge: Edge, device: DeviceClient, updated_app: NewDevice, thief: Thief, clock: ManualClock
+) -> None:
+    """Two roots later, neither of which the device has seen; what is fetched is still held to the newest."""
+    former = signing_public_key(edge.settings.keys)
+    assert revoke_signing(edge.settings, clock.now()) == []
+    assert thief.read(ROOT).signed.version > 2
+    updated = updated_app()
+    works_on_v1(updated)
+    assert former in updated._updater.signing_key()
+    assert former not in updated._updater._roots.current_keys()
+
+
+def test_an_app_update_after_rotations_of_all_root_keys_in_turn_leaves_devices_their_model(
+    edge: Edge, device: DeviceClient, updated_app: NewDevice, clock: ManualClock
+) -> None:
+    for _ in range(3):
+        rotate(edge.settings, clock.now(), ROOT)
+        with device.slots.staging() as staging:
+            device._updater.fetch(V2, staging)
+    assert revoke_signing(edge.settings, clock.now()) == []
+    works_on_v1(updated_app())
+
+
+@pytest.mark.parametrize("claims", ["itself alone", "the signers of its successor, one of them enough"])
+def test_an_older_root_planted_on_the_device_is_ignored_by_an_updated_app(
+    edge: Edge,
+    device: DeviceClient,
+    updated_app: NewDevice,
+    thief: Thief,
+    clock: ManualClock,
+    tmp_path: Path,
+    claims: str,
+) -> None:
+    """The genuine successor verifies under the keys of the second one: it names them, and its own beside them."""
+    root = thief.read(ROOT)
+    honest = set(root.signed.roles[ROOT].keyids)
+    assert revoke_signing(edge.settings, clock.now()) == []
+    own = make_key(tmp_path / "own", ROOT)
+    root.signed.add_key(signer(own).public_key, ROOT)
+    root.signed.roles[ROOT].threshold = 1
+    for keyid in honest if claims == "itself alone" else ():
+        root.signed.revoke_key(keyid, ROOT)
+    root.signed.unrecognized_fields[SIGNING_KEY_FIELD] = signing_public_key(tmp_path / "own").decode()
+    root.signatures.clear()
+    root.sign(signer(own), append=True)
+    if claims != "itself alone":
+        newest = thief.read(ROOT)
+        root.signed.verify_delegate(ROOT, newest.signed_bytes, newest.signatures)
+    root.to_file(str(device._updater._metadata / "root_history" / "1.root.json"))
+    assert signing_public_key(tmp_path / "own") not in updated_app()._updater.signing_key()

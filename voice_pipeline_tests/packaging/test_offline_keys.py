@@ -17,12 +17,13 @@ from voice_pipeline.packaging.errors import RepositoryDamagedError, RepositoryWa
 from voice_pipeline.packaging.keys import make_key
 from voice_pipeline.packaging.metadata_chain import ROOT, TARGETS, TIMESTAMP
 from voice_pipeline.packaging.offline import read_waiting, sign_file
-from voice_pipeline.packaging.publication import PUBLISHED, finish_publications, publications_due
+from voice_pipeline.packaging.publication import finish_publications, publications_due
 from voice_pipeline.packaging.repository import UpdateRepository
 from voice_pipeline.packaging.rotation import revocation_begun, revoke_signing
 from voice_pipeline.packaging.sensors import renewal_job, repository_renewal_sensor
 from voice_pipeline.packaging.signing import signing_public_key
 from voice_pipeline.schema.bundle import BundleManifest
+from voice_pipeline.schema.publication import PUBLISHED
 from voice_pipeline.settings import Settings
 from voice_pipeline.store.clock import ManualClock
 from voice_pipeline.store.store import Store
@@ -189,7 +190,7 @@ def test_signatures_on_something_else_are_not_taken(store: Store, stick: Path, t
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(RepositoryDamagedError, match="no metadata"):
         read_waiting(tmp_path / "other.json")
-    with pytest.raises(RepositoryDamagedError, match="no offline key"):
+    with pytest.raises(RepositoryDamagedError, match="not root or targets"):
         read_waiting(repository(store).metadata / "timestamp.json")
     with pytest.raises(RepositoryWaitsError, match="--keys"):
         sign_file(pending.path, tmp_path)

@@ -14,12 +14,13 @@ from tuf.api.metadata import Metadata, Root
 from voice_pipeline.packaging import rotation
 from voice_pipeline.packaging.errors import BundleConflictError, RepositoryDamagedError, RepositoryWaitsError
 from voice_pipeline.packaging.keys import make_key
-from voice_pipeline.packaging.metadata_chain import ROOT, SIGNING_KEY_FIELD, SNAPSHOT, TARGETS, TIMESTAMP
+from voice_pipeline.packaging.metadata_chain import ROOT, SNAPSHOT, TARGETS, TIMESTAMP
 from voice_pipeline.packaging.offline import sign_file
 from voice_pipeline.packaging.repository import UpdateRepository
 from voice_pipeline.packaging.rotation import UnknownKeyError, revoke_signing, rotate, rotate_signing
 from voice_pipeline.packaging.signing import PRIVATE_KEY, public_pem, signing_public_key
 from voice_pipeline.schema.delivery_policy import MetadataRole
+from voice_pipeline.schema.publication import SIGNING_KEY_FIELD
 from voice_pipeline.settings import Settings
 from voice_pipeline.store.clock import ManualClock
 from voice_pipeline.trust import SignatureRefusedError, verify_bundle
