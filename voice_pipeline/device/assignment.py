@@ -7,7 +7,6 @@ came with reason `DEFAULT`, the model of everybody, never a candidate under tria
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from pydantic import ConfigDict
 
+from voice_pipeline.device.files import replace
 from voice_pipeline.schema.base import Record, UtcTime
 from voice_pipeline.schema.inference import InferenceMode
 
@@ -80,12 +80,7 @@ class AssignmentFile:
         elif assignment.shadow_model_version is not None:  # a shadow's primary model is that of everybody
             settled = _without_shadow(assignment)
         lease = _Lease(current=assignment, received_at=now, settled=settled, mode=flags.mode, etag=flags.etag)
-        temporary = self._path.with_name(f".{self._path.name}.tmp")
-        with temporary.open("w") as handle:
-            handle.write(lease.model_dump_json())
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(self._path)
+        replace(self._path, lease.model_dump_json().encode())
 
     def effective(self, now: datetime) -> Flags | None:
         """What is in force; once the lease has lapsed, the settled model, local, no shadow; None before the first."""

@@ -21,6 +21,7 @@ from voice_pipeline.device.assignment import AssignmentFile, DeviceAssignment
 from voice_pipeline.device.clock import Clock
 from voice_pipeline.device.dictation import Dictation, first_answer, locally, order, remotely
 from voice_pipeline.device.errors import DeviceError, NoModelError, StorageError, UpdateRefusedError
+from voice_pipeline.device.files import sweep
 from voice_pipeline.device.flags import ask_flags
 from voice_pipeline.device.outbox import Letter, Outbox
 from voice_pipeline.device.recogniser import DeviceRecogniser, load_bundle
@@ -86,6 +87,7 @@ class DeviceClient:
         self.device_id = device_id
         self.context = context
         self.remote_allowed = remote_allowed
+        sweep(home)
         self.slots = Slots(home / "slots")
         self.outbox = Outbox(home / "outbox.db")
         self._lease = AssignmentFile(home / "assignment.json")

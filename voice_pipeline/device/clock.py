@@ -23,12 +23,12 @@ The record is one small file, replaced in one move. Lost or damaged it means: no
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
+
+from voice_pipeline.device.files import replace
 
 WORTH_WRITING = timedelta(minutes=10)
 """By how much `latest` must have grown to be written again: flash memory wears."""
@@ -96,12 +96,7 @@ class TimeMemory:
             "held": {"version": held.version, "expires": held.expires.isoformat()} if held else None,
         }
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._path.with_name(f".{self._path.name}.{secrets.token_hex(6)}.tmp")
-        with temporary.open("w") as handle:
-            json.dump(content, handle)
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(self._path)
+        replace(self._path, json.dumps(content).encode())
 
 
 def _is_news(before: Remembered, after: Remembered) -> bool:

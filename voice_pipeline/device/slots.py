@@ -9,7 +9,6 @@ opened.
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from voice_pipeline.device.files import flush, replace, sweep
 from voice_pipeline.trust import MANIFEST
 
 SLOTS = ("a", "b")
@@ -44,8 +44,7 @@ class Slots:
             folder.mkdir(parents=True, exist_ok=True)
         for left_over in [*folder.glob("staging-*"), *folder.glob("trash-*")]:
             shutil.rmtree(left_over, ignore_errors=True)
-        for left_over in folder.glob(".*.tmp"):
-            left_over.unlink()
+        sweep(folder)
 
     def active(self) -> InstalledBundle | None:
         """The bundle to run, None before the first activation."""
@@ -77,13 +76,13 @@ class Slots:
         name = self._idle_name() or SLOTS[0]
         target = self._folder / name
         for path in [*staged.rglob("*"), staged]:
-            _flush(path)  # a full disk may only say so now: before the slot is emptied
+            flush(path)  # a full disk may only say so now: before the slot is emptied
         if target.exists():
             trash = self._folder / f"trash-{secrets.token_hex(6)}"
             target.rename(trash)
             shutil.rmtree(trash, ignore_errors=True)
         staged.rename(target)
-        _flush(self._folder)
+        flush(self._folder)
         installed = self._in_slot(name)
         if installed is None:
             raise FileNotFoundError(f"staging folder {staged.name} held no bundle")
@@ -91,13 +90,7 @@ class Slots:
 
     def activate(self, bundle: InstalledBundle) -> None:
         """Make `bundle` the active one; the former stays installed as standby."""
-        temporary = self._folder / f".{STATE}.{secrets.token_hex(6)}.tmp"
-        with temporary.open("w") as handle:
-            json.dump({"slot": bundle.slot}, handle)
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(self._folder / STATE)
-        _flush(self._folder)
+        replace(self._folder / STATE, json.dumps({"slot": bundle.slot}).encode())
 
     def _active_name(self) -> str | None:
         try:
@@ -118,12 +111,3 @@ class Slots:
             return None
         folders = [path.parent for path in sorted((self._folder / name).glob(f"*/{MANIFEST}"))]
         return InstalledBundle(name, folders[0]) if folders else None
-
-
-def _flush(path: Path) -> None:
-    """Force a file's or folder's content to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

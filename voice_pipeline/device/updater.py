@@ -12,7 +12,6 @@ it is killed, what is installed stays as it is. Expired metadata ends fetches, a
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING
 from voice_pipeline.device.archive import unpack
 from voice_pipeline.device.clock import Clock, HeldTimestamp, TimeMemory
 from voice_pipeline.device.errors import UpdateRefusedError, UpdateUnavailableError
+from voice_pipeline.device.files import flush
 from voice_pipeline.device.root import RootChain
 from voice_pipeline.trust import TrustError, signature_path, verify_signature
 
@@ -160,11 +160,7 @@ class BundleUpdater:
     def _flush(self) -> None:
         """Force the metadata to the disk: python-tuf (7.0, 2026-11) replaces files whole, but leaves that out."""
         for path in [*self._metadata.rglob("*.json"), self._metadata / "root_history", self._metadata]:
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            flush(path)
 
 
 def _set_reference_time(updater: Updater, now: datetime) -> None:
