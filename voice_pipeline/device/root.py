@@ -7,6 +7,12 @@ before it, and of its own, signed it, so a file that somebody put there is nothi
 Two questions are asked of it. A bundle that is being fetched must be signed with a key that the newest root names. One
 that is installed was verified when it came; revoking the key that signed it stops new bundles, it does not take the
 model away from a device that has no other: any key that a root of the chain named will do.
+
+An app update may ship a newer root than the one the installed bundle came under. So the chain also goes back: an older
+root that lies here counts, for installed bundles only, if a threshold of the root keys of the next newer one that
+counts signed it, and of its own. That its successor verifies under *its* keys proves nothing: whoever writes a file can
+name the successor's signers in it. Root keys overlap unless a threshold of them went at once (stolen, say); older
+roots then count no more, and neither does what was signed under them.
 """
 
 from __future__ import annotations
@@ -16,13 +22,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from voice_pipeline.device.errors import UpdateRefusedError
+from voice_pipeline.schema.publication import SIGNING_KEY_FIELD
+from voice_pipeline.trust import pem_blocks
 
 if TYPE_CHECKING:
     from tuf.api.metadata import Root
 
-SIGNING_KEY_FIELD = "x-bundle-signing-key"
 HISTORY = "root_history"
-_END = "-----END PUBLIC KEY-----\n"
 
 
 class RootChain:
@@ -54,13 +60,15 @@ class RootChain:
         return _keys(self.newest()).encode()
 
     def all_keys(self) -> bytes:
-        """PEM of every key that a root of the chain named, the newest first: what installed bundles may be signed with.
+        """PEM of every key that a root of the chain named, forth and back, the newest first: what installed bundles may
+        be signed with.
 
         Raises:
             UpdateRefusedError: a root names none.
         """
-        blocks = [block for root in reversed(list(self._walk())) for block in _keys(root).split(_END)[:-1]]
-        return "".join(block + _END for block in dict.fromkeys(blocks)).encode()
+        chain = list(self._walk())
+        roots = [*reversed(chain), *self._back_from(chain[0])]
+        return b"".join(dict.fromkeys(block for root in roots for block in pem_blocks(_keys(root).encode())))
 
     def _walk(self) -> Iterator[Root]:
         from tuf.api.exceptions import RepositoryError
@@ -74,7 +82,7 @@ class RootChain:
         yield trusted.signed
         while True:
             try:
-                data = (self._history / f"{trusted.signed.version + 1}.root.json").read_bytes()
+                data = (self._history / _file(trusted.signed.version + 1)).read_bytes()
                 coming: Metadata[Root] = Metadata[Root].from_bytes(data)
                 for root in (trusted.signed, coming.signed):
                     root.verify_delegate(Root.type, coming.signed_bytes, coming.signatures)
@@ -84,6 +92,31 @@ class RootChain:
                 return
             trusted = coming
             yield trusted.signed
+
+    def _back_from(self, trusted: Root) -> Iterator[Root]:
+        """The roots before `trusted` that lie in the history and are proven by the keys of those after them."""
+        from tuf.api.exceptions import RepositoryError
+        from tuf.api.metadata import Metadata, Root
+
+        for version in self._versions_before(trusted.version):
+            try:
+                older: Metadata[Root] = Metadata[Root].from_bytes((self._history / _file(version)).read_bytes())
+                for root in (trusted, older.signed):
+                    root.verify_delegate(Root.type, older.signed_bytes, older.signatures)
+            except (OSError, RepositoryError, ValueError):
+                continue
+            if older.signed.version == version and SIGNING_KEY_FIELD in older.signed.unrecognized_fields:
+                trusted = older.signed
+                yield trusted
+
+    def _versions_before(self, version: int) -> list[int]:
+        """Of the files in the history, the nearest first."""
+        numbers = [path.name.removesuffix(_file("")) for path in self._history.glob(_file("*"))]
+        return sorted((int(n) for n in numbers if n.isascii() and n.isdecimal() and int(n) < version), reverse=True)
+
+
+def _file(version: int | str) -> str:
+    return f"{version}.root.json"
 
 
 def _keys(root: Root) -> str:

@@ -188,8 +188,14 @@ def test_device_that_was_off_during_rotations_of_everything_follows(
 
 
 def test_bundle_key_taken_away_stops_its_bundles_and_leaves_devices_their_model(
-    edge: Edge, device: DeviceClient, new_device: NewDevice, thief: Thief, refused: Refused, recovers: Recovers, clock
-) -> None:  # type: ignore[no-untyped-def]
+    edge: Edge,
+    device: DeviceClient,
+    new_device: NewDevice,
+    thief: Thief,
+    refused: Refused,
+    recovers: Recovers,
+    clock: ManualClock,
+) -> None:
     """With the revoked bundle key and a stolen targets key: V2 as it was signed before."""
     old = next(thief.targets.glob(f"*.{V2}.tar.xz")).read_bytes()
     former = signing_public_key(edge.settings.keys)
