@@ -7,11 +7,15 @@ limit the oldest go, and are counted.
 A full or failing disk stops nobody from dictating: what cannot be kept is dropped and counted as lost, what waits goes
 on waiting and can be sent. SQLite in WAL mode (https://sqlite.org/wal.html); a damaged file is set aside and a fresh
 one begun, since a device must go on. SQLite's result codes: https://sqlite.org/rescode.html.
+
+Threads of one process share an outbox; each call is whole before the next begins. A second process has no business in
+the file; while one holds it all the same, it counts as a disk that takes nothing.
 """
 
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +27,9 @@ Kind = Literal["telemetry", "capture"]
 LIMITS: dict[Kind, int] = {"telemetry": 20_000, "capture": 50}
 DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY})
+HELD = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+HELD_SECONDS = 5.0
+"""How long to wait for another process: nobody who dictates waits longer."""
 PRIMARY = 0xFF
 """The lower byte of a result code: its kind without the detail."""
 T = TypeVar("T")
@@ -46,6 +53,7 @@ class Outbox:
     def __init__(self, path: Path, limits: dict[Kind, int] | None = None) -> None:
         self._path = path
         self._limits = limits or LIMITS
+        self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._uncounted: Counter[Kind] = Counter()
         self._gone: set[tuple[Kind, str]] = set()
@@ -55,7 +63,8 @@ class Outbox:
         """Keep letters; one whose id is there already changes nothing. The oldest beyond the limit are dropped.
 
         Returns:
-            False where the disk takes no more: then none of them is kept, and all are counted as lost.
+            False where the disk takes no more, or another process holds the file: none of them is kept then, and all
+            are counted as lost.
         """
         rows = [(kind, letter.event_id, letter.event, letter.audio) for letter in letters]
 
@@ -74,16 +83,17 @@ class Outbox:
             self._uncounted[kind] = 0
             return True
 
-        kept = self._on_disk(insert, otherwise=False)
-        if not kept:
-            self._uncounted[kind] += len(rows)
+        with self._lock:
+            kept = self._on_disk(insert, otherwise=False)
+            if not kept:
+                self._uncounted[kind] += len(rows)
         return kept
 
     def next(self, kind: Kind, count: int) -> list[Letter]:
         """The oldest `count` letters, still kept."""
-        gone = {event_id for of, event_id in self._gone if of == kind}
 
         def oldest(connection: sqlite3.Connection) -> list[Letter]:
+            gone = {event_id for of, event_id in self._gone if of == kind}
             rows = connection.execute(
                 "SELECT event_id, event, audio FROM letters WHERE kind = ? ORDER BY number LIMIT ?",
                 (kind, count + len(gone)),
@@ -102,8 +112,11 @@ class Outbox:
 
     def waiting(self, kind: Kind) -> int:
         """How many letters are kept."""
-        gone = sum(of == kind for of, _ in self._gone)
-        return self._on_disk(lambda connection: _count(connection, kind) - gone, otherwise=0)
+
+        def counted(connection: sqlite3.Connection) -> int:
+            return _count(connection, kind) - sum(of == kind for of, _ in self._gone)
+
+        return self._on_disk(counted, otherwise=0)
 
     def lost(self, kind: Kind) -> int:
         """How many were dropped unsent, ever; of those that a full disk cost, the ones since the last start."""
@@ -112,17 +125,17 @@ class Outbox:
             row = connection.execute("SELECT count FROM lost WHERE kind = ?", (kind,)).fetchone()
             return int(row[0]) if row else 0
 
-        return self._on_disk(counted, otherwise=0) + self._uncounted[kind]
+        with self._lock:
+            return self._on_disk(counted, otherwise=0) + self._uncounted[kind]
 
     def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-        self._connection = None
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+            self._connection = None
 
     def _remove(self, kind: Kind, event_ids: Sequence[str], lost: int) -> None:
         """Where the disk has no room even for that, they are remembered here and go with the next ones."""
-        self._gone |= {(kind, event_id) for event_id in event_ids}
-        self._uncounted[kind] += lost
 
         def delete(connection: sqlite3.Connection) -> bool:
             with _transaction(connection):
@@ -130,28 +143,34 @@ class Outbox:
                 _count_lost(connection, kind, self._uncounted[kind])
             return True
 
-        if self._on_disk(delete, otherwise=False):
-            self._gone.clear()
-            self._uncounted[kind] = 0
+        with self._lock:
+            self._gone |= {(kind, event_id) for event_id in event_ids}
+            self._uncounted[kind] += lost
+            if self._on_disk(delete, otherwise=False):
+                self._gone.clear()
+                self._uncounted[kind] = 0
 
     # --- the file -----------------------------------------------------------------------------------------------------
 
     def _on_disk(self, work: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
         """What `work` gives; `otherwise` where the disk takes or gives nothing. A damaged file is replaced first."""
-        try:
-            return work(self._open())
-        except (sqlite3.DatabaseError, OSError) as error:
-            if _is(error, DAMAGED):
-                self._set_aside()
-                return self._on_disk(work, otherwise)
-            if isinstance(error, OSError) or _is(error, NO_ROOM):
-                return otherwise
-            raise
+        with self._lock:
+            try:
+                return work(self._open())
+            except (sqlite3.DatabaseError, OSError) as error:
+                if _is(error, DAMAGED):
+                    self._set_aside()
+                    return self._on_disk(work, otherwise)
+                if isinstance(error, OSError) or _is(error, NO_ROOM | HELD):
+                    return otherwise
+                raise
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(self._path, isolation_level=None, timeout=30, check_same_thread=False)
+            connection = sqlite3.connect(
+                self._path, isolation_level=None, timeout=HELD_SECONDS, check_same_thread=False
+            )
             try:
                 _prepare(connection)
             except BaseException:
