@@ -10,16 +10,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field, StringConstraints
 
 from voice_pipeline.device.files import replace
-from voice_pipeline.schema.base import Record, UtcTime
+from voice_pipeline.schema.base import Record, Sha256, UtcTime
 from voice_pipeline.schema.inference import InferenceMode
 
 SETTLED = "DEFAULT"
 LONGEST_LEASE = timedelta(days=31)
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
+"""Of a model, a release, a reason: what may stand in a file's name, a URL and the lease."""
+Seconds = Annotated[int, Field(ge=-(2**62), le=2**62)]
+"""What any reader of the lease can hold; `LONGEST_LEASE` is what counts."""
 
 
 class DeviceAssignment(Record):
@@ -27,14 +31,14 @@ class DeviceAssignment(Record):
 
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
-    model_version: str | None = None
-    bundle_digest: str | None = None
-    release_id: str | None = None
-    shadow_model_version: str | None = None
-    shadow_bundle_digest: str | None = None
-    shadow_release_id: str | None = None
-    lease_seconds: int = 86_400
-    reason: str = SETTLED
+    model_version: Name | None = None
+    bundle_digest: Sha256 | None = None
+    release_id: Name | None = None
+    shadow_model_version: Name | None = None
+    shadow_bundle_digest: Sha256 | None = None
+    shadow_release_id: Name | None = None
+    lease_seconds: Seconds = 86_400
+    reason: Name = SETTLED
 
 
 @dataclass(frozen=True)

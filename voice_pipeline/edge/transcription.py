@@ -26,10 +26,11 @@ from voice_pipeline.capture.admission import RefusedAudioError, decode_clip
 from voice_pipeline.device.errors import DeviceError
 from voice_pipeline.device.recogniser import DeviceRecogniser, load_bundle
 from voice_pipeline.edge.inference import InferenceModes
-from voice_pipeline.release.evidence import SIGNING_KEY, find_bundle
+from voice_pipeline.release.evidence import find_bundle
 from voice_pipeline.schema.clip import MAX_CLIP_BYTES
 from voice_pipeline.schema.inference import NOTICE_HEADER, Transcription
 from voice_pipeline.schema.policy_file import PolicyError
+from voice_pipeline.schema.publication import SIGNING_PUBLIC_KEY
 from voice_pipeline.store.releases import live
 from voice_pipeline.store.store import Store
 from voice_pipeline.trust import TrustError
@@ -87,7 +88,9 @@ class LiveModel:
         if bundle is None:
             raise NothingLiveError(f"live model {model_version} has no bundle in the catalogue")
         try:
-            return load_bundle(bundle.folder, (self._store.settings.keys / SIGNING_KEY).read_bytes(), bundle_digest)
+            return load_bundle(
+                bundle.folder, (self._store.settings.keys / SIGNING_PUBLIC_KEY).read_bytes(), bundle_digest
+            )
         except (TrustError, DeviceError, OSError) as error:
             raise NothingLiveError(f"live model {model_version} is not run: {error}") from error
 
