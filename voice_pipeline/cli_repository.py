@@ -40,6 +40,7 @@ Keys = Annotated[Path | None, typer.Option("--keys", help="Folder of private key
 @app.command()
 def status(home: Home = None) -> None:
     """Roles, key ids, thresholds, expiry, what is on offer and what waits for signatures."""
+    from voice_pipeline.packaging.publication import unknown_targets
     from voice_pipeline.packaging.repository import UpdateRepository
     from voice_pipeline.packaging.status import repository_status
 
@@ -55,33 +56,53 @@ def status(home: Home = None) -> None:
     typer.echo(f"; {', '.join(former)} still count" if former else "")
     typer.echo("\non offer:")
     print_table(("model", "bundle digest"), sorted(found.offered.items()))
+    for name in unknown_targets(store):
+        typer.echo(f"{name} is no bundle of the catalogue: if a key was stolen, `repository withdraw {name}`")
     _tell(list(found.pending))
+
+
+Against = Annotated[Path | None, typer.Option(help="With FILE: a copy of what is in force, to see what changed")]
+
+
+@app.command()
+def show(
+    file: Annotated[Path | None, typer.Argument(help="A copy of a pending file; default all of the home")] = None,
+    against: Against = None,
+    home: Home = None,
+) -> None:
+    """What whoever signs what waits vouches for, and what changed; signs nothing. With FILE no home is needed."""
+    from voice_pipeline.packaging.offline import describe_file
+    from voice_pipeline.packaging.repository import UpdateRepository
+
+    if file is not None:
+        typer.echo("\n".join(describe_file(file, against)))
+        return
+    store = existing_store(home)
+    _describe(UpdateRepository(store.settings, store.now()))
 
 
 @app.command()
 def sign(
     file: Annotated[Path | None, typer.Argument(help="A copy of a pending file; default all of the home")] = None,
     keys: Keys = None,
+    against: Against = None,
     home: Home = None,
 ) -> None:
     """Add signatures to what waits. With FILE no home is needed: run it where the offline keys are."""
-    from voice_pipeline.packaging.offline import describe, read_waiting, sign_file
+    from voice_pipeline.packaging.offline import sign_file
     from voice_pipeline.packaging.repository import UpdateRepository
     from voice_pipeline.settings import load_settings
 
     if file is not None:
-        signed = sign_file(file, keys or load_settings(home).offline_key_folder)
+        signed = sign_file(file, keys or load_settings(home).offline_key_folder, against)
         typer.echo("\n".join(signed.says))
         typer.echo(f"signed by {', '.join(key[:SHORT] for key in signed.key_ids)}; `repository accept` takes it back")
         return
     store = existing_store(home)
     settings = store.settings.model_copy(update={"offline_keys": keys}) if keys else store.settings
-    waiting = UpdateRepository(settings, store.now()).pending()
-    if not waiting:
-        raise InputError("nothing waits for signatures; `voice-pipeline repository status` shows what is in force")
-    for pending in waiting:
-        typer.echo("\n".join(describe(read_waiting(pending.path))))
-    UpdateRepository(settings, store.now()).sign()
+    repository = UpdateRepository(settings, store.now())
+    _describe(repository)
+    repository.sign()
     _finish(store)
 
 
@@ -107,6 +128,7 @@ def rotate(
 ) -> None:
     """A new key for a role, or for the signatures of bundles (signing), which a new root tells devices of."""
     from voice_pipeline.packaging import rotation
+    from voice_pipeline.packaging.publication import unknown_targets
 
     store = existing_store(home)
     now = store.now()
@@ -116,6 +138,11 @@ def rotate(
         (rotation.revoke_signing if revoke else rotation.rotate_signing)(store.settings, now)
     elif revoke:
         raise InputError(f"--revoke is for signing; the former key of {what} counts no more once the root is in force")
+    elif what is Rotated.TARGETS and (unknown := unknown_targets(store)):
+        raise InputError(
+            f"{', '.join(unknown)} is on offer and no bundle of the catalogue: a new key would vouch for it. Run "
+            f"`voice-pipeline repository withdraw {' '.join(unknown)}`, then rotate"
+        )
     else:
         rotation.rotate(store.settings, now, MetadataRole(what), key_id, public_key or ())
     _finish(store)
@@ -132,6 +159,19 @@ def key(role: OfflineRole, keys: Keys = None, home: Home = None) -> None:
 
 
 @app.command()
+def withdraw(names: list[str], home: Home = None) -> None:
+    """Offer bundles (model versions, or names of targets) no more; devices that hold one keep it as a fallback."""
+    from voice_pipeline.packaging.repository import UpdateRepository
+
+    store = existing_store(home)
+    for name in names:
+        if not UpdateRepository(store.settings, store.now()).withdraw(name):
+            raise InputError(f"{name} is not on offer; `voice-pipeline repository status` shows what is")
+        typer.echo(f"{name} is withdrawn")
+    _finish(store)
+
+
+@app.command()
 def discard(role: OfflineRole, home: Home = None) -> None:
     """Give up what of a role waits for signatures; what is in force stays."""
     from voice_pipeline.packaging.repository import UpdateRepository
@@ -139,6 +179,16 @@ def discard(role: OfflineRole, home: Home = None) -> None:
     store = existing_store(home)
     gone = UpdateRepository(store.settings, store.now()).discard(MetadataRole(role))
     typer.echo(f"pending {role} discarded" if gone else f"no {role} metadata waits")
+
+
+def _describe(repository: Any) -> None:
+    from voice_pipeline.packaging.offline import describe, read_waiting
+
+    waiting = repository.pending()
+    if not waiting:
+        raise InputError("nothing waits for signatures; `voice-pipeline repository status` shows what is in force")
+    for pending in waiting:
+        typer.echo("\n".join(describe(read_waiting(pending.path), repository.chain.current(pending.role))))
 
 
 def _ids(role: Any) -> str:

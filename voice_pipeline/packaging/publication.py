@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from sqlalchemy import select, update
 
+from voice_pipeline.packaging.archive import former_name, target_name
 from voice_pipeline.packaging.repository import UpdateRepository
 from voice_pipeline.packaging.rotation import continue_revocation, revocation_begun
 from voice_pipeline.schema.canonical import digest
@@ -33,6 +34,20 @@ def record_publication(
             payload = {"model_version": model_version, **archive}
             store.ledger.append(PUBLISHED, bundle_digest, payload, "packaging", connection=connection)
     return bool(first)
+
+
+def unknown_targets(store: Store) -> list[str]:
+    """Names of targets, on offer or waiting to be, that are no bundle of the catalogue: what a thief of a targets key
+    put there. A new key would vouch for them again.
+    """
+    rows = store.database.rows(select(bundles.c.model_version, bundles.c.bundle_digest))
+    known = {
+        (name, row["bundle_digest"])
+        for row in rows
+        for name in (target_name(row["model_version"]), former_name(row["model_version"]))
+    }
+    entries = UpdateRepository(store.settings, store.now()).entries()
+    return sorted(name for name, custom in entries.items() if (name, custom.get("bundle_digest")) not in known)
 
 
 def finish_publications(store: Store) -> tuple[str, ...]:

@@ -146,17 +146,25 @@ class UpdateRepository:
         )
 
     def withdraw(self, model_version: str) -> bool:
-        """Stop offering a bundle; True if it was on offer. Devices that hold it keep it as a fallback. Like everything
-        that targets say, it comes into force when the targets keys have signed it.
+        """Stop offering a bundle, or a target of that name; True if it was on offer. Devices that hold it keep it as a
+        fallback. Like everything that targets say, it comes into force when the targets keys have signed it.
         """
         with self._settled() as chain:
             coming = chain.pending(TARGETS) or chain.current(TARGETS)
-            names = (target_name(model_version), former_name(model_version))
+            names = (target_name(model_version), former_name(model_version), model_version)
             if not [name for name in names if coming.signed.targets.pop(name, None) is not None]:
                 return False
             chain.propose(coming, TARGETS)
             chain.settle()
             return True
+
+    def entries(self) -> dict[str, dict[str, Any]]:
+        """The custom metadata of every target on offer, or to be when what waits is signed, by its name."""
+        if not self.chain.founded():
+            return {}
+        with self.chain.exclusive():
+            coming = self.chain.pending(TARGETS) or self.chain.current(TARGETS)
+            return {name: dict(file.custom or {}) for name, file in coming.signed.targets.items()}
 
     def published(self) -> dict[str, dict[str, Any]]:
         """What is on offer: model version → custom metadata of its target, and its `archive_sha256` and

@@ -123,6 +123,16 @@ def test_sound_bundle_that_was_not_asked_for_is_refused(packaged: PackagedHome, 
         verify_bundle(copy, key_of(packaged), "0" * 64)
 
 
+def test_sound_bundle_in_the_place_of_another_model_is_refused(packaged: PackagedHome, copy: Path) -> None:
+    """The signature holds wherever the folder lies; the name says what was asked for."""
+    other = copy.with_name("m-20261109-99999999")
+    copy.with_name(f"{MODEL}.sig").rename(other.with_name(f"{other.name}.sig"))
+    copy.rename(other)
+    for digest in (None, packaged.manifest.digest):
+        with pytest.raises(WrongBundleError, match=f"{other.name} is of model {MODEL}"):
+            verify_bundle(other, key_of(packaged), digest)
+
+
 def test_link_in_the_folder_is_refused(packaged: PackagedHome, copy: Path) -> None:
     target = copy / "confidence.json"
     moved = copy.parent / "confidence.json"

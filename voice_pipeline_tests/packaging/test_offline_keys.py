@@ -2,68 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import shutil
-import sys
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from dagster import DagsterInstance, RunRequest, build_sensor_context
-from sqlalchemy import insert, select
 
-from voice_pipeline.cli import main
 from voice_pipeline.packaging.bundle import publish
-from voice_pipeline.packaging.errors import RepositoryDamagedError, RepositoryWaitsError
+from voice_pipeline.packaging.errors import BundleConflictError, RepositoryDamagedError, RepositoryWaitsError
 from voice_pipeline.packaging.keys import make_key
 from voice_pipeline.packaging.metadata_chain import ROOT, TARGETS, TIMESTAMP
-from voice_pipeline.packaging.offline import read_waiting, sign_file
+from voice_pipeline.packaging.offline import describe_file, read_waiting, sign_file
 from voice_pipeline.packaging.publication import finish_publications, publications_due
-from voice_pipeline.packaging.repository import UpdateRepository
-from voice_pipeline.packaging.rotation import revocation_begun, revoke_signing
+from voice_pipeline.packaging.rotation import revocation_begun, revoke_signing, rotate_signing
 from voice_pipeline.packaging.sensors import renewal_job, repository_renewal_sensor
-from voice_pipeline.packaging.signing import signing_public_key
-from voice_pipeline.schema.bundle import BundleManifest
-from voice_pipeline.schema.publication import PUBLISHED
-from voice_pipeline.settings import Settings
+from voice_pipeline.packaging.signing import private_key, public_pem, signing_public_key
+from voice_pipeline.schema.publication import PUBLISHED, SIGNING_KEY_FIELD
 from voice_pipeline.store.clock import ManualClock
 from voice_pipeline.store.store import Store
-from voice_pipeline.store.tables import bundles
-from voice_pipeline_tests.packaging.publisher import NEW, OLD, Killed, in_force, killed_after, signed
+from voice_pipeline_tests.packaging.offline_publisher import on_offer, published_at, repository, stick
+from voice_pipeline_tests.packaging.publisher import NEW, OLD, Killed, killed_after, signed
 
-__all__ = ["signed"]
-
-
-@pytest.fixture
-def stick(store: Store, clock: ManualClock, signed: tuple[Settings, dict[str, BundleManifest]]) -> Path:
-    """A folder elsewhere with the offline keys of the store's home; OLD is on offer there, NEW is catalogued only."""
-    source, manifests = signed
-    for name in ("keys", "bundles"):
-        shutil.copytree(source.root / name, store.settings.root / name, dirs_exist_ok=True)
-    with store.database.write() as connection:
-        for manifest in manifests.values():
-            row = {"bundle_digest": manifest.digest, "model_version": manifest.model_version, "size": 1}
-            uri = str(store.settings.bundles / manifest.model_version)
-            content = manifest.model_dump(mode="json")
-            connection.execute(insert(bundles).values(**row, uri=uri, manifest=content, created_at="2026-11-02"))
-    assert publish(store, OLD).in_force
-    elsewhere = store.settings.root.with_name("stick")
-    shutil.move(store.settings.keys / "offline", elsewhere)
-    return elsewhere
-
-
-def repository(store: Store) -> UpdateRepository:
-    return UpdateRepository(store.settings, store.now())
-
-
-def published_at(store: Store, model_version: str) -> str | None:
-    value: str | None = store.database.scalar(
-        select(bundles.c.published_at).where(bundles.c.model_version == model_version)
-    )
-    return value
-
-
-def on_offer(store: Store) -> set[str]:
-    return {name.removesuffix(".tar.xz") for name in in_force(repository(store))[1].signed.targets}
+__all__ = ["signed", "stick"]
 
 
 def test_without_its_keys_a_publication_waits_and_does_not_pretend(store: Store, stick: Path) -> None:
@@ -234,45 +197,100 @@ def test_without_offline_keys_renewal_needs_only_the_online_ones_and_people_are_
     assert chain.current(TARGETS).signed.version == 3
 
 
-# --- the commands ---
+def test_signatures_that_do_not_verify_replace_no_good_one(store: Store, stick: Path, tmp_path: Path) -> None:
+    rotate_signing(store.settings, store.now())
+    (pending,) = repository(store).pending()
+    assert pending.role is ROOT
+    good = Path(shutil.copy(pending.path, tmp_path / "good.json"))
+    sign_file(good, stick)
+    signed_well = read_waiting(good)
+    broken = read_waiting(good)
+    one, two, three = sorted(broken.signatures)
+    for keyid in (one, two, three):
+        broken.signatures[keyid].signature = "00" * 70
+    only_one = read_waiting(good)
+    only_one.signatures = {one: signed_well.signatures[one]}
+    (waiting,) = repository(store).accept(only_one)
+    assert waiting.missing.startswith("1 of 2")
+    with pytest.raises(RepositoryWaitsError, match="no root key"):
+        repository(store).accept(broken)
+    broken.signatures[two] = signed_well.signatures[two]
+    assert repository(store).accept(broken) == [], "the one that was there before and the good one of these"
 
 
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
-    """Exit code and what was printed, standard error behind."""
-    monkeypatch.setattr(sys, "argv", ["voice-pipeline", *arguments])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    told = capsys.readouterr()
-    return int(stop.value.code or 0), told.out + told.err
+def thief_puts_a_bundle_key_into(path: Path, tmp_path: Path) -> str:
+    """Into a pending root, as whoever has the online machine can. Returns the sha256 of the key."""
+    pem = public_pem(private_key(tmp_path / "thief.key"))
+    root = read_waiting(path)
+    root.signed.unrecognized_fields[SIGNING_KEY_FIELD] += pem.decode()
+    root.to_file(str(path))
+    return hashlib.sha256(pem).hexdigest()
 
 
-def test_the_commands_of_two_machines(
-    store: Store, stick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def yearly_root(store: Store, clock: ManualClock) -> Path:
+    clock.advance(timedelta(days=200))
+    with contextlib.suppress(RepositoryWaitsError):
+        repository(store).renew()
+    return repository(store).chain.pending_path(ROOT)
+
+
+def test_a_bundle_key_put_into_the_yearly_root_is_shown_to_whoever_signs(
+    store: Store, stick: Path, clock: ManualClock, tmp_path: Path
 ) -> None:
-    home = ("--home", str(store.settings.root))
+    path, in_force_now = yearly_root(store, clock), repository(store).metadata / "1.root.json"
+    key = hashlib.sha256(signing_public_key(store.settings.keys)).hexdigest()
+    says = describe_file(path, in_force_now)
+    assert f"  bundle key {key}" in says
+    assert says[-1] == "nothing changed against root 1 but number and expiry"
+    thiefs = thief_puts_a_bundle_key_into(path, tmp_path)
+    assert f"  bundle key {thiefs}" in describe_file(path)
+    assert describe_file(path, in_force_now)[-2:] == ["changed against root 1:", f"+ bundle key {thiefs}"]
+    assert sign_file(path, stick, in_force_now).says[-1] == f"+ bundle key {thiefs}"
+
+
+def test_a_made_up_root_in_force_hides_no_change(store: Store, stick: Path, clock: ManualClock, tmp_path: Path) -> None:
+    path = yearly_root(store, clock)
+    made_up = Path(shutil.copy(repository(store).metadata / "1.root.json", tmp_path / "1.root.json"))
+    for each in (path, made_up):
+        thief_puts_a_bundle_key_into(each, tmp_path)
+    before = path.read_bytes()
+    with pytest.raises(RepositoryDamagedError, match="too few of its own keys"):
+        sign_file(path, stick, made_up)
+    assert path.read_bytes() == before
+
+
+def test_a_key_under_the_id_of_another_is_shown(store: Store, stick: Path, clock: ManualClock, tmp_path: Path) -> None:
+    path = yearly_root(store, clock)
+    root = read_waiting(path)
+    keyid = root.signed.roles["timestamp"].keyids[0]
+    pem = public_pem(private_key(tmp_path / "thief.key")).decode()
+    root.signed.keys[keyid].keyval["public"] = pem
+    root.to_file(str(path))
+    assert any(
+        line.startswith(f"+ timestamp key {keyid} IS ANOTHER KEY: ")
+        for line in describe_file(path, repository(store).metadata / "1.root.json")
+    )
+
+
+def test_what_targets_offer_anew_and_no_more_is_shown(store: Store, stick: Path) -> None:
     publish(store, NEW)
-    code, told = run(monkeypatch, capsys, "repository", "status", *home)
-    assert code == 0
-    assert "targets 3 waits: 0 of 1 targets keys have signed" in told
-    assert "2 of 3" in told
-    carried = shutil.copy(repository(store).pending()[0].path, tmp_path / "carried.json")
-    code, told = run(monkeypatch, capsys, "repository", "sign", str(carried), "--keys", str(stick))
-    assert (code, NEW in told) == (0, True)
-    code, told = run(monkeypatch, capsys, "repository", "accept", str(carried), *home)
-    assert (code, f"{NEW} is published" in told) == (0, True)
-    code, told = run(monkeypatch, capsys, "repository", "rotate", "targets", *home)
-    assert (code, "--public-key" in told) == (1, True)
-    run(monkeypatch, capsys, "repository", "key", "targets", "--keys", str(stick))
-    arguments = ("repository", "rotate", "targets", "--public-key", str(stick / "targets-3.pub"))
-    code, told = run(monkeypatch, capsys, *arguments, *home)
-    assert (code, "root 2 waits" in told, "targets 4 waits" in told) == (0, True, True)
-    code, told = run(monkeypatch, capsys, "repository", "sign", "--keys", str(stick), *home)
-    assert (code, "nothing waits" in told) == (0, True)
-    code, told = run(monkeypatch, capsys, "repository", "sign", *home)
-    assert (code, "nothing waits" in told) == (1, True)
-    assert on_offer(store) == {OLD, NEW}
-    code, told = run(monkeypatch, capsys, "repository", "rotate", "snapshot", "--revoke", *home)
-    assert (code, "--revoke is for signing" in told) == (1, True)
-    run(monkeypatch, capsys, "repository", "rotate", "signing", *home)
-    code, told = run(monkeypatch, capsys, "repository", "discard", "root", *home)
-    assert (code, "pending root discarded" in told) == (0, True)
+    repository(store).withdraw(OLD)
+    (pending,) = repository(store).pending()
+    (current,) = repository(store).metadata.glob("2.targets.json")
+    changes = describe_file(pending.path, current)[-2:]
+    assert [(line[:9], OLD in line, NEW in line) for line in changes] == [
+        ("+ offers ", False, True),
+        ("- offers ", True, False),
+    ]
+
+
+def test_a_revocation_that_failed_is_tried_again_the_next_hour(store: Store, stick: Path, clock: ManualClock) -> None:
+    shutil.copytree(stick, store.settings.keys / "offline")
+    (store.settings.bundles / OLD / "model.onnx").write_bytes(b"evil")
+    with pytest.raises(BundleConflictError):
+        revoke_signing(store.settings, store.now())
+    first = publications_due(store)
+    assert first is not None
+    assert publications_due(store) == first
+    clock.advance(timedelta(hours=1))
+    assert publications_due(store) not in (None, first)

@@ -73,10 +73,31 @@ def test_the_oldest_key_of_a_role_goes_and_a_new_one_comes(offering: Settings, c
     holds(offering, clock)
 
 
+def with_policy(settings: Settings, text: str) -> Settings:
+    """The same home under another `policy/delivery.yaml`."""
+    folder = settings.root.with_name("policy")
+    folder.mkdir(exist_ok=True)
+    (folder / "delivery.yaml").write_text(text)
+    return settings.model_copy(update={"policy_dir": folder})
+
+
+ONE_KEY = "root: {keys: 1, threshold: 1, days: 365}\ntargets: {keys: 1, threshold: 1, days: 365}\n"
+
+
+@pytest.mark.parametrize("before", ["", ONE_KEY], ids=["policy", "one key"])
+@pytest.mark.parametrize("after", ["", ONE_KEY], ids=["policy", "one key"])
 @EVERY_ROLE
 def test_rotation_killed_at_any_write_leaves_all_in_force_and_repeating_finishes_it(
-    offering: Settings, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, role: MetadataRole
-) -> None:
+    home: Settings,
+    signed,
+    clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
+    role: MetadataRole,
+    before: str,
+    after: str,
+) -> None:  # type: ignore[no-untyped-def]
+    offer(with_policy(home, before), clock.now(), signed[1], OLD)
+    offering = with_policy(home, after)
     shutil.copytree(offering.root, offering.root.with_name("before"))
     survived = 0
     while True:
@@ -93,6 +114,23 @@ def test_rotation_killed_at_any_write_leaves_all_in_force_and_repeating_finishes
         assert roots_follow_each_other(offering) == 2, "repeating finished the rotation and began no other"
         survived += 1
     assert survived >= 2
+
+
+def test_targets_discarded_while_a_root_waits_for_them_are_proposed_again(
+    offering: Settings, clock: ManualClock
+) -> None:
+    shutil.move(offering.keys / "offline", offering.root / "stick")
+    made = make_key(offering.root / "stick", TARGETS).with_suffix(".pub")
+    one = with_policy(offering, ONE_KEY)
+    assert len(rotate(one, clock.now(), TARGETS, public_keys=[made])) == 2
+    repository = UpdateRepository(one, clock.now())
+    assert repository.discard(TARGETS)
+    assert repository.sign()[0].missing.endswith("has to be there first")
+    for waiting in repository.pending():
+        sign_file(waiting.path, offering.root / "stick")
+    assert repository.sign() == []
+    holds(one, clock)
+    assert roots_follow_each_other(one) == 2
 
 
 def test_a_key_can_be_named_and_an_unknown_one_is_refused(offering: Settings, clock: ManualClock) -> None:
