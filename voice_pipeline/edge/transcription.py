@@ -8,12 +8,14 @@ consent stays on the device, which stops asking when it is withdrawn. `remote_al
 ends it for everybody at once.
 
 Promises to the device: the text is that of the live release's bundle, which passed the gate that a device has
-(`load_bundle`: signature, digest, golden vectors); more work than `AT_ONCE` is refused at once (503), so that flags and
-telemetry are never kept waiting by it.
+(`load_bundle`: signature, digest, golden vectors); more than `AT_ONCE` requests are refused at once (503), before their
+audio is read, so that flags and telemetry are never kept waiting and memory holds no more than so many clips; a body
+that is not there after `BODY_SECONDS` gives its place back (408).
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from collections import OrderedDict
@@ -21,10 +23,12 @@ from collections import OrderedDict
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
+from starlette.requests import ClientDisconnect
 
 from voice_pipeline.capture.admission import RefusedAudioError, decode_clip
 from voice_pipeline.device.errors import DeviceError
 from voice_pipeline.device.recogniser import DeviceRecogniser, load_bundle
+from voice_pipeline.device.remote import REMOTE_SECONDS
 from voice_pipeline.edge.inference import InferenceModes
 from voice_pipeline.release.evidence import find_bundle
 from voice_pipeline.schema.clip import MAX_CLIP_BYTES
@@ -36,6 +40,8 @@ from voice_pipeline.store.store import Store
 from voice_pipeline.trust import TrustError
 
 AT_ONCE = 8
+BODY_SECONDS = REMOTE_SECONDS
+"""The device has given up by then; it answers itself."""
 KEPT = 2
 RETRY = {"Retry-After": "1"}
 PATH = "/v1/transcriptions"
@@ -107,13 +113,14 @@ def router(store: Store) -> APIRouter:
     async def transcribe(request: Request) -> JSONResponse:
         """Transcribe the body: one clip, WAV PCM16 or FLAC, 16 kHz mono, within the limits of a capture.
 
-        403 without the header `Remote-Processing-Notice`; 413 too large; 422 no such audio; 503 nothing live, or busy.
+        403 without the header `Remote-Processing-Notice`; 408 too slow; 413 too large; 422 no such audio; 503 nothing
+        live, or busy.
         """
         _require_consent(modes, request.headers.get(NOTICE_HEADER))
-        audio = await _body(request)
         if not places.acquire(blocking=False):
             raise HTTPException(503, detail="too many transcriptions at once; dictate on the device", headers=RETRY)
         try:
+            audio = await _body(request)
             heard = await run_in_threadpool(_transcribe, model, audio)
         finally:
             places.release()
@@ -139,12 +146,23 @@ def _require_consent(modes: InferenceModes, notice: str | None) -> None:
 
 
 async def _body(request: Request) -> bytes:
-    """The body, in memory: an upload by form would be spooled to a file. Raises 413 beyond the largest clip."""
+    """The body, in memory: an upload by form would be spooled to a file.
+
+    Raises 413 beyond the largest clip, 408 when it takes longer than `BODY_SECONDS`, 400 when the caller hangs up.
+    """
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_CLIP_BYTES:
-            raise HTTPException(413, detail=f"audio has more than {MAX_CLIP_BYTES} bytes; send a shorter clip")
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_CLIP_BYTES:
+                    raise HTTPException(413, detail=f"audio has more than {MAX_CLIP_BYTES} bytes; send a shorter clip")
+    except TimeoutError as error:
+        raise HTTPException(
+            408, detail=f"audio was not there after {BODY_SECONDS:g} s; dictate on the device"
+        ) from error
+    except ClientDisconnect as error:
+        raise HTTPException(400, detail="the caller hung up; send the clip again") from error
     return bytes(body)
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import io
 import logging
+import select
+import socket
 import struct
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -16,6 +20,7 @@ import numpy as np
 import pytest
 import soundfile
 import uvicorn
+from fastapi import Request
 from fastapi.testclient import TestClient
 
 from voice_pipeline.edge import transcription
@@ -29,6 +34,7 @@ from voice_pipeline.speech.confidence import ConfidenceModel
 from voice_pipeline.speech.recogniser import OnnxRecogniser
 from voice_pipeline.speech.tokenizer import CharTokenizer
 from voice_pipeline.store.store import Store
+from voice_pipeline_tests.edge.test_telemetry import event
 from voice_pipeline_tests.fleet.field import V1, V2, move
 
 URL = "/v1/transcriptions"
@@ -212,44 +218,130 @@ def test_many_at_once_get_the_same_answer_from_one_loaded_model(
     assert loads == [V1]
 
 
-def test_more_than_it_can_do_at_once_is_refused_at_once_and_flags_still_answer(
+def test_more_than_it_can_do_at_once_is_refused_at_once_while_flags_and_telemetry_are_answered(
     released: Released, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gate, busy = threading.Event(), threading.Semaphore(0)
+    """Every place is taken by transcriptions that go on until flags and telemetry were answered."""
+    enough, busy = threading.Event(), threading.Semaphore(0)
     real = transcription._transcribe
 
-    def slow(model: transcription.LiveModel, audio: bytes) -> Transcription:
+    def again_and_again(model: transcription.LiveModel, audio: bytes) -> Transcription:
+        told = real(model, audio)
         busy.release()
-        assert gate.wait(30)
-        return real(model, audio)
+        until = time.monotonic() + 30
+        while not enough.is_set():
+            assert time.monotonic() < until, "nobody was answered beside transcriptions"
+            told = real(model, audio)
+        return told
 
-    monkeypatch.setattr(transcription, "_transcribe", slow)
+    monkeypatch.setattr(transcription, "_transcribe", again_and_again)
     with TestClient(create_app(released[0])) as client, ThreadPoolExecutor(transcription.AT_ONCE) as pool:
         running = [pool.submit(client.post, URL, content=WAV, headers=AGREED) for _ in range(transcription.AT_ONCE)]
         for _ in running:
             assert busy.acquire(timeout=30)
         refused = client.post(URL, content=WAV, headers=AGREED)
+        asked = {"context": {"targetingKey": "device-1", "app_version": "99.0.0", "device_class": "phone_mid"}}
+        flags = client.post("/ofrep/v1/evaluate/flags", json=asked)
+        report = {"events": [event(1, released[0].now())]}
+        reported = client.post("/v1/telemetry", json=report)
+        done = [future.done() for future in running]
+        enough.set()
+        assert {future.result().status_code for future in running} == {200}
+        assert not any(done), "they were answered after transcriptions, not beside them"
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
-        assert client.get("/healthz").status_code == 200
-        gate.set()
-        assert {done.result().status_code for done in running} == {200}
+        assert (flags.status_code, reported.status_code) == (200, 202), reported.text
         assert client.post(URL, content=WAV, headers=AGREED).status_code == 200
 
 
-def test_the_servers_access_log_tells_of_other_requests_only(
-    released: Released, capfd: pytest.CaptureFixture[str]
-) -> None:
+@contextmanager
+def serving(released: Released) -> Iterator[tuple[str, int]]:
+    """The edge on a port of its own."""
     server = uvicorn.Server(uvicorn.Config(create_app(released[0]), host="127.0.0.1", port=0))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
         time.sleep(0.01)
-    url = "http://{}:{}".format(*server.servers[0].sockets[0].getsockname()[:2])
-    assert httpx.post(url + URL, content=WAV, headers=AGREED).status_code == 200
-    assert httpx.post(url + URL + "?x=1", content=WAV).status_code == 403
-    assert httpx.get(url + "/healthz").status_code == 200
+    yield server.servers[0].sockets[0].getsockname()[:2]
     server.should_exit = True
     thread.join(10)
+
+
+def begun(address: tuple[str, int], length: int = len(WAV)) -> socket.socket:
+    """A connection with the head of a request and the first bytes of its body."""
+    connection = socket.create_connection(address, timeout=30)
+    head = f"POST {URL} HTTP/1.1\r\nhost: edge\r\n{NOTICE_HEADER}: remote-1\r\ncontent-length: {length}\r\n\r\n"
+    connection.sendall(head.encode() + WAV[:100])
+    return connection
+
+
+@pytest.fixture
+def reading(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
+    """Counts the bodies that are being read."""
+    begins, real = threading.Semaphore(0), transcription._body
+
+    async def noted(request: Request) -> bytes:
+        begins.release()
+        return await real(request)
+
+    monkeypatch.setattr(transcription, "_body", noted)
+    return begins
+
+
+def test_no_more_bodies_are_read_than_there_are_places(released: Released, reading: threading.Semaphore) -> None:
+    with serving(released) as address, ExitStack() as connections:
+        held = [connections.enter_context(begun(address)) for _ in range(transcription.AT_ONCE)]
+        for _ in held:
+            assert reading.acquire(timeout=30)
+        late = connections.enter_context(begun(address))
+        assert late.recv(12) == b"HTTP/1.1 503"
+        assert not reading.acquire(blocking=False), "a body was read for which there was no place"
+        for connection in held:
+            connection.sendall(WAV[100:])
+            assert connection.recv(12) == b"HTTP/1.1 200"
+
+
+def test_a_body_that_does_not_come_gives_its_place_back(
+    released: Released, reading: threading.Semaphore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A byte now and then, in every place."""
+    monkeypatch.setattr(transcription, "BODY_SECONDS", 0.5)
+    with serving(released) as address, ExitStack() as connections:
+        held = [connections.enter_context(begun(address)) for _ in range(transcription.AT_ONCE)]
+        for _ in held:
+            assert reading.acquire(timeout=30)
+        until = time.monotonic() + 10
+        while time.monotonic() < until and not select.select(held, [], [], 0.05)[0]:
+            for connection in held:
+                connection.sendall(b"x")
+        for connection in held:
+            connection.settimeout(10)
+            assert connection.recv(12) == b"HTTP/1.1 408"
+        assert httpx.post("http://{}:{}{}".format(*address, URL), content=WAV, headers=AGREED).status_code == 200
+
+
+def test_callers_who_hang_up_leave_their_places_and_no_trace(
+    released: Released, reading: threading.Semaphore, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with serving(released) as address:
+        for _ in range(transcription.AT_ONCE + 1):
+            with begun(address):
+                assert reading.acquire(timeout=30)
+        until = time.monotonic() + 10
+        status = 503
+        while status == 503 and time.monotonic() < until:
+            status = httpx.post("http://{}:{}{}".format(*address, URL), content=WAV, headers=AGREED).status_code
+        assert status == 200
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
+def test_the_servers_access_log_tells_of_other_requests_only(
+    released: Released, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with serving(released) as address:
+        url = "http://{}:{}".format(*address)
+        assert httpx.post(url + URL, content=WAV, headers=AGREED).status_code == 200
+        assert httpx.post(url + URL + "?x=1", content=WAV).status_code == 403
+        assert httpx.get(url + "/healthz").status_code == 200
     printed = "".join(capfd.readouterr())
     assert "/healthz" in printed
     assert URL not in printed
