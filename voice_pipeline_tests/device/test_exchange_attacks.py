@@ -27,7 +27,7 @@ from voice_pipeline.device.errors import EdgeUnavailableError
 from voice_pipeline.device.exchange import Deadline, post
 from voice_pipeline.device.fetching import DeadlineFetcher
 from voice_pipeline.device.flags import ask_flags, read_flags
-from voice_pipeline.device.outbox import Letter
+from voice_pipeline.device.outbox import Kind, Letter
 from voice_pipeline.schema.inference import InferenceMode
 from voice_pipeline.store.clock import ManualClock
 from voice_pipeline_tests.device.conftest import PHONE, V1, Edge
@@ -143,7 +143,7 @@ def test_a_poll_of_a_dribbling_edge_is_given_up(
 @pytest.mark.usefixtures("slow")
 @pytest.mark.parametrize("kind", ["telemetry", "capture"])
 def test_a_flush_to_a_dribbling_edge_is_given_up_and_what_waits_is_kept(
-    device: DeviceClient, answering: Answering, dribble: Callable[[socket.socket], None], kind: str
+    device: DeviceClient, answering: Answering, dribble: Callable[[socket.socket], None], kind: Kind
 ) -> None:
     device._edge_url = answering(dribble)
     device.outbox.add(kind, [Letter("event-0001", "{}", b"sound" if kind == "capture" else None)])
