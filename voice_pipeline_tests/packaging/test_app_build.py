@@ -7,16 +7,14 @@ import multiprocessing
 import plistlib
 import random
 import re
-import shutil
 import signal
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 from onnxruntime.tools.reduced_build_config_parser import parse_config
-from sqlalchemy import update
 
 from voice_pipeline.device.recogniser import load_bundle
 from voice_pipeline.packaging.app_build import bundle_keys, export_for_app, required_operators
@@ -27,18 +25,25 @@ from voice_pipeline.packaging.repository import UpdateRepository
 from voice_pipeline.packaging.rotation import revoke_signing, rotate_signing
 from voice_pipeline.packaging.signing import sign_folder
 from voice_pipeline.schema.bundle import BundleManifest
-from voice_pipeline.schema.release import ReleaseState as S
-from voice_pipeline.settings import Settings, load_settings
+from voice_pipeline.settings import Settings
 from voice_pipeline.store.clock import ManualClock
-from voice_pipeline.store.errors import LedgerBrokenError
 from voice_pipeline.store.store import Store
-from voice_pipeline.store.tables import ledger
 from voice_pipeline.trust import verify_bundle
 from voice_pipeline_tests.packaging import exported_and_killed
-from voice_pipeline_tests.packaging.small_models import searching_decoder, sign_small_bundle
-from voice_pipeline_tests.packaging.small_releases import TO_PRODUCTION, catalogue, release
+from voice_pipeline_tests.packaging.app_publisher import (
+    MODEL,
+    bundle_of,
+    contents,
+    damaged,
+    home,
+    live,
+    manifest,
+    module_clock,
+    publisher,
+)
 
-MODEL = "m-20261102-00000001"
+__all__ = ["home", "live", "manifest", "module_clock", "publisher"]
+
 ANYWHERE, LAST_STEPS = 24, 12
 PRELOADED = [
     *("voice_pipeline_tests.packaging.exported_and_killed", "onnxruntime.tools.ort_format_model.utils"),
@@ -46,57 +51,6 @@ PRELOADED = [
     *("tuf.api.metadata", "tuf.api.serialization.json", "securesystemslib.signer", "filelock"),
     *("cryptography.hazmat.primitives.asymmetric.ec", "sqlalchemy.dialects.sqlite", "fsspec.implementations.local"),
 ]
-
-
-@pytest.fixture(scope="module")
-def publisher(tmp_path_factory: pytest.TempPathFactory, module_clock: ManualClock) -> tuple[Settings, BundleManifest]:
-    """A signed bundle with a search, and the update repository that devices start from."""
-    settings = load_settings(tmp_path_factory.mktemp("publisher"))
-    manifest = sign_small_bundle(settings, MODEL, 0, decoder=searching_decoder())
-    UpdateRepository(settings, module_clock.now()).publish(settings.bundles / MODEL, manifest)
-    return settings, manifest
-
-
-@pytest.fixture(scope="module")
-def module_clock() -> ManualClock:
-    return ManualClock(datetime(2026, 11, 2, 9, tzinfo=UTC))
-
-
-@pytest.fixture
-def manifest(publisher: tuple[Settings, BundleManifest]) -> BundleManifest:
-    return publisher[1]
-
-
-@pytest.fixture
-def home(publisher: tuple[Settings, BundleManifest], tmp_path: Path, clock: ManualClock) -> Store:
-    """A home with the bundle in its catalogue and no release."""
-    shutil.copytree(publisher[0].root, tmp_path / "home")
-    store = Store.open(load_settings(tmp_path / "home"), clock)
-    catalogue(store, publisher[1])
-    return store
-
-
-@pytest.fixture
-def live(home: Store, manifest: BundleManifest) -> Store:
-    """The home with the bundle in production."""
-    release(home, manifest, *TO_PRODUCTION)
-    return home
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def damaged(data: bytes) -> bytes:
-    """One bit in the middle is another."""
-    middle = len(data) // 2
-    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
-
-
-def bundle_of(home: Store) -> dict[str, bytes]:
-    """The bundle of MODEL and its signature, as they lie in the home."""
-    everything = contents(home.settings.bundles)
-    return {name: data for name, data in everything.items() if name.startswith(MODEL)}
 
 
 @pytest.mark.parametrize("platform", AppPlatform)
@@ -263,88 +217,6 @@ def test_a_copy_that_a_bad_disk_changed_is_not_handed_over(
     with pytest.raises(BundleConflictError, match=r"model\.onnx"):
         export_for_app(live, MODEL, AppPlatform.DESKTOP, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-NEVER_LIVE = [
-    (),
-    ("candidate",),
-    ("candidate", "gated", "shadow", "canary_5", "canary_25", "canary_50"),
-    ("candidate", "gated", "shadow", "held"),
-]
-TAKEN_BACK = [
-    ("candidate", "rejected"),
-    ("candidate", "gated", "shadow", "canary_5", "rolled_back"),
-    (*TO_PRODUCTION, "rolled_back"),
-    (*TO_PRODUCTION, "superseded", "production", "rolled_back"),
-]
-
-
-@pytest.mark.parametrize("states", NEVER_LIVE)
-def test_a_model_that_was_never_live_is_in_no_app(
-    home: Store, manifest: BundleManifest, tmp_path: Path, states: tuple[str, ...]
-) -> None:
-    release(home, manifest, *map(S, states))
-    with pytest.raises(AppExportError, match=f"never live.*{states[-1] if states else 'no release'}"):
-        export_for_app(home, MODEL, AppPlatform.DESKTOP, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("states", TAKEN_BACK)
-def test_a_model_that_was_taken_back_is_in_no_app_and_the_reason_is_told(
-    home: Store, manifest: BundleManifest, tmp_path: Path, states: tuple[str, ...]
-) -> None:
-    release(home, manifest, *map(S, states), reason="slow on phones")
-    with pytest.raises(AppExportError, match=f"{MODEL}-r1 was {states[-1]} .slow on phones."):
-        export_for_app(home, MODEL, AppPlatform.DESKTOP, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-def test_the_last_decided_release_counts(home: Store, manifest: BundleManifest, tmp_path: Path) -> None:
-    release(home, manifest, *TO_PRODUCTION, S.SUPERSEDED, number=1)
-    release(home, manifest, S.CANDIDATE, S.GATED, number=2)
-    export_for_app(home, MODEL, AppPlatform.DESKTOP, tmp_path / "formerly live")
-    release(home, manifest, S.REJECTED, number=2)
-    with pytest.raises(AppExportError, match="-r2 was rejected"):
-        export_for_app(home, MODEL, AppPlatform.DESKTOP, tmp_path / "out")
-    release(home, manifest, *TO_PRODUCTION, number=3)
-    export_for_app(home, MODEL, AppPlatform.DESKTOP, tmp_path / "live again")
-
-
-def test_another_bundle_of_that_version_being_live_does_not_count(
-    home: Store, manifest: BundleManifest, tmp_path: Path
-) -> None:
-    release(home, manifest.model_copy(update={"owner": "team:else"}), *TO_PRODUCTION)
-    with pytest.raises(AppExportError, match="never live"):
-        export_for_app(home, MODEL, AppPlatform.DESKTOP, tmp_path / "out")
-
-
-def test_a_ledger_that_was_edited_to_say_production_is_not_believed(
-    home: Store, manifest: BundleManifest, tmp_path: Path
-) -> None:
-    release(home, manifest, *TO_PRODUCTION, S.ROLLED_BACK)
-    head = home.ledger.head()
-    last = home.ledger.lines()[-1].payload | {"to": "superseded"}
-    with home.database.write() as connection:
-        connection.execute(update(ledger).where(ledger.c.seq == head).values(payload=json.dumps(last)))
-    with pytest.raises(LedgerBrokenError):
-        export_for_app(Store.open(home.settings, home.clock), MODEL, AppPlatform.DESKTOP, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_rollback_during_the_export_stops_it(
-    live: Store, manifest: BundleManifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from voice_pipeline.packaging import app_build
-
-    def roll_back(*arguments: object) -> bytes:
-        release(live, manifest, S.ROLLED_BACK, reason="harm")
-        return b"{}"
-
-    monkeypatch.setattr(app_build, "ml_bom", roll_back)
-    with pytest.raises(AppExportError, match="rolled_back"):
-        export_for_app(live, MODEL, AppPlatform.DESKTOP, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-    assert live.ledger.lines(kind=EXPORTED) == []
 
 
 def test_the_ledger_tells_once_of_each_platform(live: Store, manifest: BundleManifest, tmp_path: Path) -> None:

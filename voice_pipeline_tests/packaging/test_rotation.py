@@ -84,8 +84,8 @@ def with_policy(settings: Settings, text: str) -> Settings:
 ONE_KEY = "root: {keys: 1, threshold: 1, days: 365}\ntargets: {keys: 1, threshold: 1, days: 365}\n"
 
 
-@pytest.mark.parametrize("before", ["", ONE_KEY], ids=["policy", "one key"])
-@pytest.mark.parametrize("after", ["", ONE_KEY], ids=["policy", "one key"])
+@pytest.mark.parametrize("before", ["{}", ONE_KEY], ids=["policy", "one key"])
+@pytest.mark.parametrize("after", ["{}", ONE_KEY], ids=["policy", "one key"])
 @EVERY_ROLE
 def test_rotation_killed_at_any_write_leaves_all_in_force_and_repeating_finishes_it(
     home: Settings,
