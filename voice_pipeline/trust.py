@@ -1,9 +1,9 @@
 """The checks that make a bundle trustworthy and fit for an app, the same for whoever makes it, gates it or runs it.
 
 Promise: `verify_bundle` returns a manifest only if every file of the folder is named in it with its length and sha256,
-nothing else lies there, and an OpenSSF model-signing signature (https://github.com/sigstore/model-transparency) made
-with a matching EC key covers the whole folder, manifest included. The signature lies beside the folder, never
-inside it.
+nothing else lies there, the folder is named for the model that the manifest is about, and an OpenSSF model-signing
+signature (https://github.com/sigstore/model-transparency) made with a matching EC key covers the whole folder,
+manifest included. The signature lies beside the folder, never inside it.
 
 A device verifies with what its updater (TUF) brings along, securesystemslib and cryptography; the library that signs
 would bring forty packages more. The publisher uses that library, and tests hold the two to each other's verdict.
@@ -157,6 +157,8 @@ def verify_bundle(folder: Path, public_keys: bytes, bundle_digest: str | None = 
     """Everything that can be said of a bundle without running it; the signature is `signature_path(folder)`.
 
     Args:
+        folder: its name is the model version that was asked for. (A signature vouches for what is in a folder, not for
+            where it lies: without this check one model's bundle could be published, or installed, as another.)
         public_keys: PEM of the signer's public keys, one or more: after a rotation the former ones may still count.
         bundle_digest: the bundle that was asked for; None accepts any bundle by that signer.
 
@@ -166,6 +168,10 @@ def verify_bundle(folder: Path, public_keys: bytes, bundle_digest: str | None = 
     verify_signature(folder, signature_path(folder), public_keys)
     manifest = read_manifest(folder)
     verify_files(folder, manifest)
+    if manifest.model_version != folder.name:
+        raise WrongBundleError(
+            f"bundle {folder.name} is of model {manifest.model_version}; do not use it (a bundle's folder has its name)"
+        )
     if bundle_digest is not None and manifest.digest != bundle_digest:
         raise WrongBundleError(
             f"bundle {folder.name} has digest {manifest.digest[:12]}, asked for was {bundle_digest[:12]}; do not use it"

@@ -23,7 +23,7 @@ from voice_pipeline.device.dictation import Dictation, first_answer, locally, or
 from voice_pipeline.device.errors import DeviceError, NoModelError, StorageError, UpdateRefusedError
 from voice_pipeline.device.files import sweep
 from voice_pipeline.device.flags import ask_flags
-from voice_pipeline.device.outbox import Letter, Outbox
+from voice_pipeline.device.outbox import LIMITS, Kind, Letter, Outbox
 from voice_pipeline.device.recogniser import DeviceRecogniser, load_bundle
 from voice_pipeline.device.remote import transcribe_remotely
 from voice_pipeline.device.sending import Delivery, deliver_captures, deliver_telemetry
@@ -184,7 +184,7 @@ class DeviceClient:
             try:
                 return self._install(shipped, bundle_digest)
             except TrustError:
-                pass  # not the one that is meant: fetch that
+                pass  # not the one that is meant, or it cannot be read: fetch it
         with self.slots.staging() as staging:
             folder = self._updater.fetch(model_version, staging)
             try:
@@ -293,6 +293,16 @@ class DeviceClient:
         """
         telemetry = deliver_telemetry(self.outbox, self._http, self._edge_url)
         return telemetry + deliver_captures(self.outbox, self._http, self._edge_url)
+
+    def waiting(self) -> dict[Kind, int]:
+        """How many reports and clips the edge has not acknowledged yet."""
+        return {kind: self.outbox.waiting(kind) for kind in LIMITS}
+
+    def lost(self) -> dict[Kind, int]:
+        """How many reports and clips were dropped unsent on this device: the oldest beyond what the outbox keeps, those
+        that the edge refused for good, those that a full disk cost since the start.
+        """
+        return {kind: self.outbox.lost(kind) for kind in LIMITS}
 
     def close(self) -> None:
         self.outbox.close()

@@ -57,12 +57,13 @@ def load_bundle(
     """Verify a bundle folder (its signature beside it), load it, and let it answer its golden vectors.
 
     Args:
+        folder: named for the model version that was asked for.
         public_key: PEM of the publisher's key.
         bundle_digest: the bundle that was asked for; None accepts any that the publisher signed.
         app_version: of the app on this device; None skips the compatibility check.
 
     Raises:
-        TrustError: signature, files or digest do not verify.
+        TrustError: signature, files, model version or digest do not verify.
         IncompatibleBundleError: the bundle needs a newer app.
         GoldenMismatchError: this device computes something else than the publisher did.
     """

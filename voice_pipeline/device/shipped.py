@@ -6,11 +6,11 @@ Having come with the app makes a bundle no more trusted than the disk it lies on
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from voice_pipeline.device.slots import InstalledBundle
-from voice_pipeline.trust import MANIFEST, signature_path
+from voice_pipeline.trust import MANIFEST, DamagedBundleError, signature_path
 
 ROOT = "root.json"
 SLOT = "shipped"
@@ -37,15 +37,23 @@ def copy_bundle(bundle: InstalledBundle, into: Path) -> Path:
     """Copy a bundle and its signature into an empty folder; returns the bundle folder there.
 
     Raises:
-        OSError: it cannot be read, or the disk is full.
+        DamagedBundleError: something of it is missing or cannot be read.
+        OSError: it cannot be written: the disk is full.
     """
     target = into / bundle.model_version
-    for source in sorted(bundle.folder.rglob("*")):
-        to = target / source.relative_to(bundle.folder)
-        if source.is_dir():
-            to.mkdir(parents=True, exist_ok=True)
-        else:
-            to.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, to)
-    shutil.copyfile(signature_path(bundle.folder), signature_path(target))
+    for name, content in _read(bundle):
+        to = into / name
+        to.parent.mkdir(parents=True, exist_ok=True)
+        to.write_bytes(content)
     return target
+
+
+def _read(bundle: InstalledBundle) -> Iterator[tuple[Path, bytes]]:
+    """Every file of a bundle, one after the other, and its signature: name from the folder it lies in, content."""
+    try:
+        files = [path for path in sorted(bundle.folder.rglob("*")) if not path.is_dir()]
+        for path in [*files, signature_path(bundle.folder)]:
+            content = path.read_bytes()
+            yield path.relative_to(bundle.folder.parent), content
+    except OSError as error:
+        raise DamagedBundleError(f"bundle {bundle.model_version} of the app cannot be read ({error})") from error

@@ -4,7 +4,8 @@ The app ships with the repository's first root and nothing else. From it follow,
 timestamp, the snapshot, the targets, the archive's length and hash, and (from a field of the root) the keys that
 bundles are signed with. Rollback, freeze, mix-and-match and tampering are refused by python-tuf; this module adds a
 memory of time against a clock set back (`device.clock`), a deadline (`device.fetching`), a safe unpacking
-(`device.archive`) and the bundle's own signature, by a key that the newest root names (`device.root`).
+(`device.archive`) and what the bundle itself has to say: signature by a key that the newest root
+names (`device.root`), files, model version and digest.
 
 Promise: a fetch only ever adds to a folder of the caller's and to the trusted metadata; whatever it ends with, and if
 it is killed, what is installed stays as it is. Expired metadata ends fetches, and nothing else.
@@ -21,7 +22,7 @@ from voice_pipeline.device.clock import Clock, HeldTimestamp, TimeMemory
 from voice_pipeline.device.errors import UpdateRefusedError, UpdateUnavailableError
 from voice_pipeline.device.files import flush
 from voice_pipeline.device.root import RootChain
-from voice_pipeline.trust import TrustError, signature_path, verify_signature
+from voice_pipeline.trust import TrustError, verify_bundle
 
 if TYPE_CHECKING:
     import httpx
@@ -33,6 +34,10 @@ FETCH_SECONDS = 900.0
 """For all of one fetch: 20 MB at 200 kbit/s."""
 ARCHIVES = (".tar.xz", ".tar")
 """Ends of target names, the preferred one first; the second was the only one before app 1.5.0."""
+
+
+BUNDLE_DIGEST = "bundle_digest"
+"""Custom field of a target: which bundle its archive holds."""
 
 
 class BundleUpdater:
@@ -86,15 +91,15 @@ class BundleUpdater:
             The bundle folder.
 
         Raises:
-            UpdateRefusedError: metadata, archive or signature does not verify (tampered, rolled back, expired, by
-                wrong or revoked keys).
+            UpdateRefusedError: metadata, archive or bundle does not verify (tampered, rolled back, expired, by wrong or
+                revoked keys, another model's, or not the bundle that the targets metadata names).
             UpdateUnavailableError: the repository cannot be reached, is too slow or does not offer that model.
             OSError: this device cannot store it.
         """
         from tuf.api.exceptions import DownloadError, RepositoryError
 
         try:
-            archive = self._download(model_version, into)
+            archive, bundle_digest = self._download(model_version, into)
         except RepositoryError as error:
             raise UpdateRefusedError(
                 f"update to {model_version} is refused ({type(error).__name__}: {error}); keeping the installed model"
@@ -107,13 +112,13 @@ class BundleUpdater:
         archive.unlink()
         folder = into / model_version
         try:
-            verify_signature(folder, signature_path(folder), self._roots.current_keys())
+            verify_bundle(folder, self._roots.current_keys(), bundle_digest)
         except TrustError as error:
             raise UpdateRefusedError(f"{error}; keeping the installed model") from error
         return folder
 
-    def _download(self, model_version: str, into: Path) -> Path:
-        """The archive, as the metadata that is in force describes it."""
+    def _download(self, model_version: str, into: Path) -> tuple[Path, str | None]:
+        """The archive, as the metadata that is in force describes it, and its bundle's digest, if it tells one."""
         updater = self._updater()
         updater.refresh()
         self._flush()
@@ -123,7 +128,9 @@ class BundleUpdater:
                 continue
             if target.length > MAX_ARCHIVE_BYTES:
                 raise UpdateRefusedError(f"model {model_version} is {target.length} bytes, more than a device takes")
-            return Path(updater.download_target(target, str(into / f"archive{end}")))
+            archive = updater.download_target(target, str(into / f"archive{end}"))
+            told = target.custom.get(BUNDLE_DIGEST) if isinstance(target.custom, dict) else None
+            return Path(archive), None if told is None else str(told)
         raise UpdateUnavailableError(f"model {model_version} is not on offer; keeping the installed model")
 
     def _updater(self) -> Updater:

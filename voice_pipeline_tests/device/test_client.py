@@ -141,6 +141,7 @@ def test_reports_wait_while_the_edge_is_ill_and_arrive_once_it_is_well(
         device.flush()
     edge.status = 202
     edge.posted.clear()
+    assert device.waiting() == {"telemetry": 2500, "capture": 0}
     assert new_device().flush().sent == 2500
     arrived = [e["event_id"] for path, body in edge.posted if "telemetry" in path for e in json.loads(body)["events"]]
     assert arrived == [f"event-{number:05}" for number in range(2500)]
@@ -154,8 +155,8 @@ def test_one_event_that_the_edge_refuses_does_not_hold_up_the_others(
     device.report([event(clock, number) for number in range(40)])
     done = device.flush()
     assert (done.sent, done.refused) == (38, 2)
-    assert device.outbox.lost("telemetry") == 2
-    assert device.outbox.waiting("telemetry") == 0
+    assert device.lost() == {"telemetry": 2, "capture": 0}
+    assert device.waiting() == {"telemetry": 0, "capture": 0}
 
 
 def test_an_installed_file_that_cannot_be_read_is_fetched_anew(

@@ -213,6 +213,42 @@ def test_bundle_key_taken_away_stops_its_bundles_and_leaves_devices_their_model(
     assert standby.model_version == V1
 
 
+# --- a bundle that is not what it is offered as ---
+
+OTHER = "m-20261109-99999999"
+
+
+def test_one_models_bundle_published_as_another_is_refused(edge: Edge, refused: Refused, clock: ManualClock) -> None:
+    """Signed, whole, vouched for by the targets metadata, and assigned without a digest."""
+    bundles = edge.settings.bundles
+    shutil.copytree(bundles / V2, bundles / OTHER)
+    shutil.copy(bundles / f"{V2}.sig", bundles / f"{OTHER}.sig")
+    lie = edge.manifests[V2].model_copy(update={"model_version": OTHER})
+    edge.repository(clock.now()).publish(bundles / OTHER, lie)
+    edge.answer = {"model_version": OTHER, "reason": "DEFAULT"}
+    refused(UpdateRefusedError, f"{OTHER} is of model {V2}")
+
+
+@pytest.mark.parametrize("told", ["0" * 64, "", 5, {}, "V1's"])
+def test_a_bundle_that_is_not_the_one_the_targets_metadata_names_is_refused(
+    edge: Edge, thief: Thief, refused: Refused, told: object
+) -> None:
+    """Assigned without a digest."""
+    edge.answer = {"model_version": V2, "reason": "DEFAULT"}
+    digest = edge.manifests[V1].digest if told == "V1's" else told
+    archive = next(thief.targets.glob(f"*.{V2}.tar.xz")).read_bytes()
+    thief.offer(V2, archive, {"bundle_digest": digest})
+    refused(UpdateRefusedError, "asked for was")
+
+
+@pytest.mark.parametrize("custom", [{}, [], 7, "text"])
+def test_targets_metadata_that_tells_no_digest_is_none_the_worse(
+    edge: Edge, thief: Thief, recovers: Recovers, custom: object
+) -> None:
+    thief.offer(V2, next(thief.targets.glob(f"*.{V2}.tar.xz")).read_bytes(), custom)
+    recovers()
+
+
 # --- an app update that ships a newer root ---
 
 

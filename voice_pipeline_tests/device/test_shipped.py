@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from voice_pipeline.device.client import DeviceClient
-from voice_pipeline.device.errors import NoModelError, UpdateUnavailableError
+from voice_pipeline.device.errors import NoModelError, StorageError, UpdateUnavailableError
 from voice_pipeline.packaging.signing import sign_folder
 from voice_pipeline.settings import load_settings
 from voice_pipeline.store.clock import ManualClock
@@ -103,6 +104,43 @@ def test_while_a_slot_verifies_it_is_left_alone(start: Start, edge: Edge, clock:
     device.poll()
     device.update()
     assert start().transcribe(SPEECH).model_version == V2
+
+
+def test_one_that_lies_there_as_another_model_is_not_run(start: Start, app: Path, edge: Edge) -> None:
+    """V1 under V2's name, with a signature that holds."""
+    (app / V1).rename(app / V2)
+    (app / f"{V1}.sig").rename(app / f"{V2}.sig")
+    with pytest.raises(NoModelError, match=f"{V2} is of model {V1}"):
+        start().transcribe(SPEECH)
+
+
+@pytest.mark.parametrize("gone", [f"{V1}.sig", f"{V1}/tokenizer.json", f"{V1}/golden"])
+def test_one_that_cannot_be_read_is_fetched(start: Start, edge: Edge, app: Path, gone: str) -> None:
+    """A file that is missing, or that is something else than a file."""
+    path = app / gone
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if gone.endswith(".json"):
+        path.symlink_to("nowhere")
+    device = start(edge.url)
+    device.poll()
+    assert device.update().downloaded == (V1,)
+    assert device.transcribe(SPEECH).model_version == V1
+
+
+def test_a_copy_that_cannot_be_written_is_the_disks_fault_and_nothing_is_fetched(
+    start: Start, edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = start(edge.url)
+    device.poll()
+
+    def full(self: Path, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", full)
+        with pytest.raises(StorageError, match=f"{V1} cannot be written"):
+            device.update()
+    assert device.update().downloaded == ()
 
 
 def test_an_assigned_model_that_came_with_the_app_needs_no_download(

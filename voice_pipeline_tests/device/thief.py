@@ -82,9 +82,11 @@ class Thief:
         else:
             self.next(TIMESTAMP, change)
 
-    def offer(self, model_version: str, archive: bytes) -> None:
-        """Targets that vouch for `archive` as the bundle of a model."""
+    def offer(self, model_version: str, archive: bytes, custom: Any = None) -> None:
+        """Targets that vouch for `archive` as the bundle of a model, and say `custom` of it."""
         name = f"{model_version}.tar.xz"
         file = TargetFile.from_data(name, archive, ["sha256"])
+        if custom is not None:
+            file.unrecognized_fields["custom"] = custom
         (self.targets / f"{hashlib.sha256(archive).hexdigest()}.{name}").write_bytes(archive)
         self.name_targets(self.next(TARGETS, lambda signed: signed.targets.update({name: file})))
