@@ -106,8 +106,14 @@ def within(seconds: float, work: Callable[[], object]) -> object:
     return came[0]
 
 
-def exchanging() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "device-exchange"]
+def none_exchanges() -> bool:
+    """Whether the threads of all exchanges end in time."""
+    until = time.monotonic() + LATE
+    while any(thread.name == "device-exchange" for thread in threading.enumerate()):
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 @pytest.fixture
@@ -177,11 +183,24 @@ def test_what_was_given_up_leaves_no_thread_and_no_connection(
                 post(http, Deadline(0.2), url, content=b"x")
             with pytest.raises(DownloadError, match="not there after"):
                 list(DeadlineFetcher(http, 0.2).fetch(url))
-        until = time.monotonic() + LATE
-        while exchanging() and time.monotonic() < until:
-            time.sleep(0.02)
-        assert not exchanging()
+        assert none_exchanges()
         assert "0 active" in str(http._transport._pool)  # type: ignore[attr-defined]
+
+
+def test_a_connection_that_was_good_once_can_be_shut_down_too(answering: Answering) -> None:
+    """The server answers well, keeps the connection, and dribbles to the next request on it."""
+
+    def good_then_bad(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        if connection.recv(65_536):
+            dribble_head(connection)
+
+    url = answering(good_then_bad)
+    with httpx.Client(timeout=60) as http:
+        assert post(http, Deadline(LATE), url, content=b"x").success
+        with suppress(EdgeUnavailableError):
+            post(http, Deadline(HURRY), url, content=b"x")
+        assert none_exchanges()
 
 
 def test_a_download_that_is_not_read_to_its_end_leaves_no_thread(answering: Answering) -> None:
@@ -194,10 +213,7 @@ def test_a_download_that_is_not_read_to_its_end_leaves_no_thread(answering: Answ
         chunks = DeadlineFetcher(http, 60).fetch(answering(endless))
         next(chunks)
         chunks.close()  # type: ignore[attr-defined]
-        until = time.monotonic() + LATE
-        while exchanging() and time.monotonic() < until:
-            time.sleep(0.02)
-        assert not exchanging()
+        assert none_exchanges()
 
 
 @pytest.mark.parametrize("levels", [1, 2])
