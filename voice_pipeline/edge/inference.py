@@ -1,13 +1,13 @@
 """Where dictations are turned into text: `policy/inference.yaml` applied to one device.
 
-A policy file that became invalid changes nothing: the last good one of this process goes on.
+The file is read for every question. One that is not valid sends nobody's voice anywhere: flags tell an error, which
+devices take for `local`, and the edge transcribes nothing until it is mended.
 """
 
 from __future__ import annotations
 
 from voice_pipeline.schema.inference import InferenceMode
 from voice_pipeline.schema.inference_policy import InferencePolicy, inference_policy
-from voice_pipeline.schema.policy_file import PolicyError
 from voice_pipeline.store.releases import live
 from voice_pipeline.store.store import Store
 
@@ -17,18 +17,12 @@ class InferenceModes:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._last_good: InferencePolicy | None = None
 
     def policy(self) -> InferencePolicy:
         """Raises:
-        PolicyError: the policy is invalid, and was never read in this process while it was valid.
+        PolicyError: it is not valid.
         """
-        try:
-            self._last_good = inference_policy(self._store.settings.policy_dir)
-        except PolicyError:
-            if self._last_good is None:
-                raise
-        return self._last_good
+        return inference_policy(self._store.settings.policy_dir)
 
     def of(self, device_class: str, fits: bool) -> tuple[InferenceMode, str]:
         """Mode of a device and the OFREP reason.
@@ -41,6 +35,8 @@ class InferenceModes:
             PolicyError: as `policy`.
         """
         policy = self.policy()
+        if not policy.remote_allowed:
+            return InferenceMode.LOCAL, "DISABLED"
         if not fits and policy.where_no_model_fits is not policy.default and live(self._store) is not None:
             return policy.where_no_model_fits, "TARGETING_MATCH"
         named = {one.value: mode for one, mode in policy.by_device_class.items()}

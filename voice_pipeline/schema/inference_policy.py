@@ -20,7 +20,8 @@ Notice = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0
 
 class InferencePolicy(Record):
     """Attributes:
-    remote_allowed: whether the edge transcribes at all; off, nothing else may say `remote`.
+    remote_allowed: whether the edge transcribes at all; off, every mode is `local`, whatever stands beside it: one line
+        ends remote processing.
     notice_versions: privacy notices under which a speaker's consent to remote processing counts.
     default: mode of devices that nothing else speaks of.
     by_device_class: mode of whole classes.
@@ -35,10 +36,7 @@ class InferencePolicy(Record):
     where_no_model_fits: InferenceMode = InferenceMode.LOCAL
 
     @model_validator(mode="after")
-    def _remote_only_where_allowed(self) -> InferencePolicy:
-        asked = InferenceMode.REMOTE in (self.default, self.where_no_model_fits, *self.by_device_class.values())
-        if asked and not self.remote_allowed:
-            raise ValueError("a mode is remote while remote_allowed is false; change one of them")
+    def _remote_only_under_a_notice(self) -> InferencePolicy:
         if self.remote_allowed and not self.notice_versions:
             raise ValueError("remote_allowed needs notice_versions: without a notice nobody can have agreed")
         return self

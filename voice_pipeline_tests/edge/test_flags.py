@@ -13,7 +13,7 @@ from voice_pipeline.edge.app import create_app
 from voice_pipeline.edge.flags import FLAGS, MODE_FLAG, MODEL_FLAG
 from voice_pipeline.edge.server import EdgeServer
 from voice_pipeline.schema.clip import DeviceClass
-from voice_pipeline.schema.inference import InferenceMode
+from voice_pipeline.schema.inference import NOTICE_HEADER, InferenceMode
 from voice_pipeline.schema.inference_policy import FILE_NAME, InferencePolicy, inference_policy
 from voice_pipeline.schema.policy_file import PolicyError
 from voice_pipeline.settings import PROJECT_ROOT
@@ -57,21 +57,34 @@ def test_dictation_is_local_unless_the_policy_says_otherwise(client: TestClient,
 def test_an_app_too_old_for_every_model_is_told_to_ask_the_edge(client: TestClient, policy: Path) -> None:
     assert mode(client, app_version="0.1.0") == ("remote", "TARGETING_MATCH")
     policy.write_text("version: 1")
-    assert mode(client, app_version="0.1.0") == ("local", "DEFAULT")
+    assert mode(client, app_version="0.1.0") == ("local", "DISABLED")
+
+
+def test_one_line_ends_remote_dictation_whatever_stands_beside_it(client: TestClient, policy: Path) -> None:
+    shipped = policy.read_text()
+    assert "remote_allowed: true" in shipped
+    assert "where_no_model_fits: remote" in shipped
+    policy.write_text(shipped.replace("remote_allowed: true", "remote_allowed: false"))
+    assert mode(client, app_version="0.1.0") == ("local", "DISABLED")
+    said = client.post("/v1/transcriptions", content=b"x", headers={NOTICE_HEADER: "remote-1"})
+    assert (said.status_code, "switched off" in said.text) == (403, True)
 
 
 def test_where_nothing_is_live_there_is_nothing_to_ask_for(store: Store) -> None:
     assert mode(TestClient(create_app(store))) == ("local", "DEFAULT")
 
 
-def test_a_policy_that_became_invalid_changes_nothing(client: TestClient, policy: Path) -> None:
-    before = mode(client, app_version="0.1.0")
-    policy.write_text("version: 1\nrmote_allowed: true")
-    assert mode(client, app_version="0.1.0") == before
+def test_a_policy_that_became_invalid_sends_nobody_s_voice_anywhere(client: TestClient, policy: Path) -> None:
+    assert mode(client, app_version="0.1.0") == ("remote", "TARGETING_MATCH")
+    policy.write_text(policy.read_text().replace("remote_allowed: true", "remote_allowed: nope"))
+    failed = client.post(f"{URL}/{MODE_FLAG}", json=asked(app_version="0.1.0"))
+    assert (failed.status_code, failed.json()["errorCode"]) == (500, "GENERAL")
+    said = client.post("/v1/transcriptions", content=b"x", headers={NOTICE_HEADER: "remote-1"})
+    assert (said.status_code, FILE_NAME in said.text) == (503, True)
 
 
 def test_an_invalid_policy_at_the_start_leaves_models_assigned(client: TestClient, policy: Path) -> None:
-    policy.write_text("version: 1\ndefault: remote")
+    policy.write_text("version: 1\ndefault: cloud")
     single = client.post(f"{URL}/{MODE_FLAG}", json=asked())
     assert (single.status_code, single.json()["errorCode"]) == (500, "GENERAL")
     assert FILE_NAME in single.json()["errorDetails"]
@@ -82,9 +95,6 @@ def test_an_invalid_policy_at_the_start_leaves_models_assigned(client: TestClien
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"default": "remote"},
-        {"by_device_class": {"phone_low": "remote"}},
-        {"where_no_model_fits": "remote"},
         {"remote_allowed": True},
         {"default": "cloud"},
         {"by_device_class": {"toaster": "local"}},
