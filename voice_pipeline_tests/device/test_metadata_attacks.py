@@ -196,14 +196,14 @@ def test_another_models_archive_vouched_for_with_a_stolen_targets_key(thief: Thi
 
 
 def test_an_older_bundle_renamed_with_a_stolen_targets_key(edge: Edge, thief: Thief, refused: Refused) -> None:
-    """V1 dressed up as V2, signature and all: it is not the bundle that was assigned."""
+    """V1 dressed up as V2, signature and all: its manifest tells what it is."""
     from voice_pipeline.packaging.archive import pack
 
     folder = edge.settings.root / "dressed" / V2
     shutil.copytree(edge.settings.bundles / V1, folder)
     shutil.copy(edge.settings.bundles / f"{V1}.sig", folder.with_name(f"{V2}.sig"))
     thief.offer(V2, pack(folder, "x.tar.xz"))
-    refused(UpdateRefusedError, "digest|signature")
+    refused(UpdateRefusedError, f"{V2} is of model {V1}")
 
 
 # --- expiry ---

@@ -138,6 +138,7 @@ def test_a_copy_that_cannot_be_written_is_the_disks_fault_and_nothing_is_fetched
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, "write_bytes", full)
+        patched.setattr(device._updater, "fetch", lambda *arguments: pytest.fail("a fetch needs room as well"))
         with pytest.raises(StorageError, match=f"{V1} cannot be written"):
             device.update()
     assert device.update().downloaded == ()
