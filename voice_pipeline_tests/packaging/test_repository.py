@@ -119,11 +119,13 @@ def test_damaged_metadata_and_keys_are_told_plainly(home, signed, clock) -> None
     assert set(in_force(repository)[1].signed.targets) == {f"{OLD}.tar.xz"}
 
 
-@pytest.mark.parametrize("lost", [("timestamp.json",), ("timestamp.json", "2.targets.json", "2.snapshot.json"), ("*",)])
+@pytest.mark.parametrize(
+    "lost", [("metadata/timestamp.json",), ("metadata/timestamp.json", "targets/*"), ("metadata/*",)]
+)
 def test_lost_metadata_is_told_and_never_founded_again(home, signed, clock, lost) -> None:  # type: ignore[no-untyped-def]
     offer(home, clock.now(), signed[1], OLD)
     repository = UpdateRepository(home, clock.now())
-    for path in [path for pattern in lost for path in repository.metadata.glob(pattern)]:
+    for path in [path for pattern in lost for path in repository.metadata.parent.glob(pattern)]:
         path.unlink()
     left = sorted(repository.metadata.iterdir())
     for act in (
