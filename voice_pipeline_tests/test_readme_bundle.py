@@ -62,6 +62,8 @@ def publisher(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def shipped(publisher: Store, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Exports of both models, made and verified by the commands in README, with nothing but their words replaced."""
     folder = tmp_path_factory.mktemp("app")
+    checkout = folder / "checkout"
+    checkout.mkdir()
     for version in (GREEDY, SEARCHING):
         for line in programs("sh")[0].strip().splitlines():
             words = (
@@ -69,7 +71,7 @@ def shipped(publisher: Store, tmp_path_factory: pytest.TempPathFactory) -> dict[
             )
             assert words[0] == "voice-pipeline"
             command = [sys.executable, "-m", "voice_pipeline.cli", *words[1:], "--home", str(publisher.settings.root)]
-            subprocess.run(command, cwd=folder, check=True, capture_output=True)
+            subprocess.run(command, cwd=checkout, check=True, capture_output=True)
     return {version: folder / f"shipped-{version}" for version in (GREEDY, SEARCHING)}
 
 

@@ -39,15 +39,20 @@ NOTES = """# Dictation model {version} in an app for {platform}
 
 Bundle digest `{digest}`. {into}
 
-The device client of `voice_pipeline` takes `{shipped}` as `shipped`: it verifies the bundle, runs it from the first
-start on without a network, and goes on from `root.json` to take updates over the air.
+The reference client of `voice_pipeline` (Python) takes {shipped} as `shipped`: it verifies the bundle, runs it from the
+first start on without a network, and goes on from `root.json` to take updates over the air. An app in another language
+does the same with a TUF client of that language; "Run the bundle in your app" in the README of `voice_pipeline` has a
+whole program over plain ONNX Runtime, 30 lines that show every step.
 
 ## What it needs
 
 - App {min_app} or newer; ONNX Runtime: {runtimes} (opset {opset}).
-- Input `{input_name}`: float32, shape (1, samples), mono, {sample_rate} Hz, in [-1, 1].
+- Input `{input_name}`: float32, shape (1, samples), mono, {sample_rate} Hz, in [-1, 1], up to 30 s at once; what has
+  fewer than {shortest} samples gets silence behind it.
 - Output `{output_name}`: float32, shape (1, frames, {classes}), log-probabilities; a frame stands for {shift} s.
-- Decoder: {decoder}.
+- Decoder: {decoder}. (Greedy: the best class of every frame, repeats once, class {blank}, the blank, not at all.)
+- `confidence.json`: weights of a logistic regression over what `voice_pipeline/speech/confidence.py` measures of an
+  answer; without it there is no calibrated confidence.
 
 ## Files of `{model_folder}/`
 
@@ -64,7 +69,8 @@ voice-pipeline bundle verify {model_folder} --root {root}
 ```
 
 checks every file and the signature with the key in `root.json`. Then the network has to answer these sounds like this,
-on every kind of device that the app supports; `log_probs_mean` is the mean of all that the network gives:
+on every kind of device that the app supports. It is what this very model makes of them, right or wrong;
+`log_probs_mean` is the mean of all that the network gives:
 
 | sound | text | log_probs_mean | at most off by |
 |---|---|--:|--:|
@@ -90,7 +96,9 @@ def integration_notes(manifest: BundleManifest, bundle: Path, platform: AppPlatf
         platform=platform.value,
         digest=manifest.digest,
         into=INTO_THE_APP[platform],
-        shipped="this folder" if shipped == "." else shipped,
+        shipped="this folder" if shipped == "." else f"`{shipped}`",
+        shortest=manifest.shortest_input,
+        blank=tokenizer["blank"],
         min_app=manifest.min_app_version,
         runtimes=", ".join(f"`{runtime}`" for runtime in manifest.runtimes),
         opset=manifest.opset,
