@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from securesystemslib.dsse import Envelope
 from securesystemslib.signer import CryptoSigner
 
-from voice_pipeline.packaging.signing import PRIVATE_KEY, PUBLIC_KEY, sign_folder, signing_public_key
+from voice_pipeline.packaging.signing import PRIVATE_KEY, sign_folder, signing_public_key
+from voice_pipeline.schema.publication import SIGNING_PUBLIC_KEY
 from voice_pipeline.trust import SignatureRefusedError, signature_path, verify_signature
 
 
@@ -35,7 +36,7 @@ def _library_accepts(folder: Path, signature: Path, keys: Path) -> bool:
     from model_signing import verifying
 
     try:
-        verifying.Config().use_elliptic_key_verifier(public_key=keys / PUBLIC_KEY).verify(folder, signature)
+        verifying.Config().use_elliptic_key_verifier(public_key=keys / SIGNING_PUBLIC_KEY).verify(folder, signature)
     except Exception:  # noqa: BLE001 what it raises is its own affair
         return False
     return True
