@@ -50,10 +50,15 @@ def status(home: Home = None) -> None:
         (role.role, role.version, f"{role.expires:%Y-%m-%d}", f"{role.threshold} of {len(role.key_ids)}", _ids(role))
         for role in found.roles
     ]
-    print_table(("role", "version", "expires", "threshold", "keys (* here)"), rows)
+    print_table(("role", "version", "expires", "threshold", "keys (file, if here)"), rows)
     typer.echo(f"\nbundles are signed with {found.bundle_key_ids[0][:SHORT]}", nl=False)
     former = [key[:SHORT] for key in found.bundle_key_ids[1:]]
     typer.echo(f"; {', '.join(former)} still count" if former else "")
+    for role in found.roles:
+        for keyid, file in role.retired.items():
+            typer.echo(f"retired: {role.role} key {_named(keyid, file)} counts no more: destroy it")
+    if found.revoking:
+        typer.echo("former bundle keys are being revoked; `voice-pipeline repository discard root` gives that up")
     typer.echo("\non offer:")
     print_table(("model", "bundle digest"), sorted(found.offered.items()))
     for name in unknown_targets(store):
@@ -91,6 +96,7 @@ def sign(
     """Add signatures to what waits. With FILE no home is needed: run it where the offline keys are."""
     from voice_pipeline.packaging.offline import sign_file
     from voice_pipeline.packaging.repository import UpdateRepository
+    from voice_pipeline.packaging.status import key_changes, root_in_force
     from voice_pipeline.settings import load_settings
 
     if file is not None:
@@ -102,7 +108,9 @@ def sign(
     settings = store.settings.model_copy(update={"offline_keys": keys}) if keys else store.settings
     repository = UpdateRepository(settings, store.now())
     _describe(repository)
-    repository.sign()
+    before = root_in_force(repository)
+    typer.echo(f"added {repository.sign()} signatures")
+    _tell_keys(key_changes(repository, before))
     _finish(store)
 
 
@@ -111,10 +119,15 @@ def accept(files: list[Path], home: Home = None) -> None:
     """Take files back that were signed elsewhere; what has enough signatures comes into force."""
     from voice_pipeline.packaging.offline import read_waiting
     from voice_pipeline.packaging.repository import UpdateRepository
+    from voice_pipeline.packaging.status import key_changes, root_in_force
 
     store = existing_store(home)
-    for file in files:
-        UpdateRepository(store.settings, store.now()).accept(read_waiting(file))
+    signed = [read_waiting(file) for file in files]
+    repository = UpdateRepository(store.settings, store.now())
+    before = root_in_force(repository)
+    for metadata in signed:
+        repository.accept(metadata)
+    _tell_keys(key_changes(repository, before))
     _finish(store)
 
 
@@ -129,9 +142,13 @@ def rotate(
     """A new key for a role, or for the signatures of bundles (signing), which a new root tells devices of."""
     from voice_pipeline.packaging import rotation
     from voice_pipeline.packaging.publication import unknown_targets
+    from voice_pipeline.packaging.repository import UpdateRepository
+    from voice_pipeline.packaging.status import key_changes, root_in_force
 
     store = existing_store(home)
     now = store.now()
+    repository = UpdateRepository(store.settings, now)
+    before = root_in_force(repository)
     if what is Rotated.SIGNING:
         if key_id or public_key:
             raise InputError("--key-id and --public-key are for roles; `rotate signing` makes its key here")
@@ -145,6 +162,7 @@ def rotate(
         )
     else:
         rotation.rotate(store.settings, now, MetadataRole(what), key_id, public_key or ())
+    _tell_keys(key_changes(repository, before))
     _finish(store)
 
 
@@ -173,12 +191,15 @@ def withdraw(names: list[str], home: Home = None) -> None:
 
 @app.command()
 def discard(role: OfflineRole, home: Home = None) -> None:
-    """Give up what of a role waits for signatures; what is in force stays."""
+    """Give up what of a role waits for signatures (root: a revocation under way, too); what is in force stays."""
     from voice_pipeline.packaging.repository import UpdateRepository
 
     store = existing_store(home)
-    gone = UpdateRepository(store.settings, store.now()).discard(MetadataRole(role))
-    typer.echo(f"pending {role} discarded" if gone else f"no {role} metadata waits")
+    given_up = UpdateRepository(store.settings, store.now()).discard(MetadataRole(role))
+    for what in given_up:
+        typer.echo(f"{what} discarded")
+    if not given_up:
+        typer.echo(f"no {role} metadata waits")
 
 
 def _describe(repository: Any) -> None:
@@ -192,7 +213,22 @@ def _describe(repository: Any) -> None:
 
 
 def _ids(role: Any) -> str:
-    return ", ".join(key[:SHORT] + "*" * (key in role.here) for key in role.key_ids)
+    return ", ".join(_named(key, role.files.get(key, "")) for key in role.key_ids)
+
+
+def _named(key_id: str, file: str) -> str:
+    return f"{key_id[:SHORT]} ({file})" if file else key_id[:SHORT]
+
+
+def _tell_keys(changes: list[Any]) -> None:
+    """Which keys left a role, to be destroyed, and which are new; or will, once a root is in force."""
+    for change in changes:
+        new = ", ".join(_named(key, file) for key, file in change.new.items()) or "none"
+        left = ", ".join(_named(key, file) for key, file in change.left.items())
+        if change.waits_for:
+            typer.echo(f"{change.role}: key {left} leaves with root {change.waits_for}, keep it till then; new {new}")
+        else:
+            typer.echo(f"{change.role}: key {left} left: destroy it; new {new}")
 
 
 def _finish(store: Any) -> None:

@@ -39,6 +39,10 @@ class KeyFolders:
         """The keys of `role` that are here, oldest first; none is made."""
         return signers_in(self.folder(role), role)
 
+    def files(self, role: MetadataRole) -> dict[str, str]:
+        """Key id → name of its file, of the keys of `role` that are here."""
+        return {signer(path).public_key.keyid: path.name for path in key_files(self.folder(role), role)}
+
     def found(self, role: MetadataRole, count: int) -> list[CryptoSigner]:
         """The first `count` keys of a role, for the first root. Repeating it gives the same ones."""
         files = key_files(self.folder(role), role)
@@ -47,16 +51,19 @@ class KeyFolders:
             files = key_files(self.folder(role), role)
         return [signer(path) for path in files[:count]]
 
-    def spare(self, role: MetadataRole, named: Collection[str]) -> Key:
+    def spare(self, role: MetadataRole, named: Collection[str], current: Collection[str]) -> Key:
         """The public half of a key of `role` whose id is not `named` in any root: one that lies here, or a new one.
 
+        Args:
+            current: ids of the keys of `role` that count now. An offline role's key is new only where one of them lies.
+
         Raises:
-            RepositoryWaitsError: no key of that offline role is on this machine, so a new one belongs elsewhere, too.
+            RepositoryWaitsError: none of them is on this machine, so a new one belongs elsewhere, too.
         """
         here = self.signers(role)
-        if role in OFFLINE and not here:
+        if role in OFFLINE and not any(found.public_key.keyid in current for found in here):
             raise RepositoryWaitsError(
-                f"no private key of {role} is in {self.folder(role)}; where the others lie, run "
+                f"no private key of {role} that counts now is in {self.folder(role)}; where the others lie, run "
                 f"`voice-pipeline repository key {role} --keys DIR` and give the .pub file here with --public-key"
             )
         unused = [found.public_key for found in here if found.public_key.keyid not in named]

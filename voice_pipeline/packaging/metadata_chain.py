@@ -30,10 +30,12 @@ from voice_pipeline.settings import Settings
 from voice_pipeline.store.blobs import write_atomically
 
 if TYPE_CHECKING:
+    from securesystemslib.signer import CryptoSigner
     from tuf.api.metadata import Metadata, Root
 
 ROOT, TARGETS, SNAPSHOT, TIMESTAMP = MetadataRole
 ONLINE = (SNAPSHOT, TIMESTAMP)
+REVOKED = "revoked-bundle-keys.pem"
 Pair = tuple["Metadata[Any]", "Metadata[Any]"]
 
 
@@ -131,6 +133,11 @@ class MetadataChain:
     def root_versions(self) -> list[int]:
         return [int(path.name.split(".")[0]) for path in self.metadata.glob("*.root.json")]
 
+    def ever_named(self) -> set[str]:
+        """Ids of all keys that a root names or named."""
+        roots = (self._in_force(f"{version}.root.json", ROOT) for version in self.root_versions())
+        return {keyid for root in roots for keyid in root.signed.keys}
+
     def advance(self, targets_version: int | None = None) -> None:
         """Snapshot and timestamp anew: with a fresh expiry, and naming another version of targets if one is given.
 
@@ -196,8 +203,9 @@ class MetadataChain:
         self._sign(metadata, role)
         write_atomically(self.pending_path(role), metadata.to_bytes())
 
-    def add_signatures(self, role: MetadataRole, other: Metadata[Any] | None = None) -> None:
-        """To what is pending: those of `other`, the same metadata signed elsewhere, and those of the keys here.
+    def add_signatures(self, role: MetadataRole, other: Metadata[Any] | None = None) -> int:
+        """To what is pending: those of `other`, the same metadata signed elsewhere, and those of the keys here. Returns
+        how many it did not have.
 
         Raises:
             RepositoryWaitsError: nothing of that role is pending, or `other` is not what is, or no key that counts
@@ -206,6 +214,7 @@ class MetadataChain:
         metadata = self.pending(role)
         if metadata is None:
             raise RepositoryWaitsError(f"no {role} metadata waits for signatures")
+        before = set(metadata.signatures)
         if other is not None:
             if other.signed_bytes != metadata.signed_bytes:
                 raise RepositoryWaitsError(
@@ -213,9 +222,15 @@ class MetadataChain:
                     f"{self.pending_path(role)}"
                 )
             metadata.signatures.update(self._good(role, metadata, other))
-        for signer in self.keys.signers(role):
+        for signer in self.fitting(role, metadata):
             metadata.sign(signer, append=True)
         write_atomically(self.pending_path(role), metadata.to_bytes())
+        return len(metadata.signatures.keys() - before)
+
+    def fitting(self, role: MetadataRole, metadata: Metadata[Any]) -> list[CryptoSigner]:
+        """The keys here that the root in force or the one to come names for `role`."""
+        named = self._named(role, metadata)
+        return [signer for signer in self.keys.signers(role) if signer.public_key.keyid in named]
 
     def _good(self, role: MetadataRole, metadata: Metadata[Any], other: Metadata[Any]) -> dict[str, Any]:
         """The signatures of `other` by keys that the root in force, or the one to come, names for the role."""
@@ -339,10 +354,8 @@ class MetadataChain:
         """A fresh expiry, and the signatures of the keys here that the root in force or the one to come names."""
         metadata.signed.expires = (self.now + self.policy.rule(role).lifetime).replace(microsecond=0)
         metadata.signatures.clear()
-        named = self._named(role, metadata)
-        for signer in self.keys.signers(role):
-            if signer.public_key.keyid in named:
-                metadata.sign(signer, append=True)
+        for signer in self.fitting(role, metadata):
+            metadata.sign(signer, append=True)
         return metadata
 
     def _named(self, role: MetadataRole, metadata: Metadata[Any]) -> Collection[str]:

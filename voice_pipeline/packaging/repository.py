@@ -23,15 +23,18 @@ from voice_pipeline.packaging.archive import former_name, pack, target_name
 from voice_pipeline.packaging.errors import RepositoryDamagedError, RepositoryWaitsError
 from voice_pipeline.packaging.metadata_chain import (
     ONLINE,
+    REVOKED,
     ROOT,
     TARGETS,
     TIMESTAMP,
     MetadataChain,
     Pending,
 )
+from voice_pipeline.packaging.signing import NEXT_KEY, public_pem
 from voice_pipeline.schema.bundle import BundleManifest
 from voice_pipeline.schema.canonical import digest, sha256_bytes
 from voice_pipeline.schema.delivery_policy import MetadataRole
+from voice_pipeline.schema.publication import SIGNING_KEY_FIELD
 from voice_pipeline.settings import Settings
 from voice_pipeline.store.blobs import write_atomically
 from voice_pipeline.trust import signature_path
@@ -190,13 +193,24 @@ class UpdateRepository:
         with self.chain.exclusive():
             return self.chain.waiting_list()
 
-    def sign(self) -> list[Pending]:
-        """Add the signatures of the offline keys that are here to all that waits; returns what still does."""
+    def sign(self) -> int:
+        """Add the signatures of the offline keys that are here to all that waits, and put into force what has enough.
+        Returns how many signatures were added; a key signs once.
+
+        Raises:
+            RepositoryWaitsError: something waits, and no key here counts for any of it.
+        """
         with self._settled() as chain:
-            for waiting in chain.waiting_list():
-                chain.add_signatures(waiting.role)
+            waiting = [(role, metadata) for role in (ROOT, TARGETS) if (metadata := chain.pending(role)) is not None]
+            if waiting and not any(chain.fitting(role, metadata) for role, metadata in waiting):
+                roles = " or ".join(role for role, _ in waiting)
+                raise RepositoryWaitsError(
+                    f"no key of {roles} that counts ({waiting[0][0]}-1.key, …) is in {chain.keys.folder(ROOT)}; name "
+                    "its folder with --keys"
+                )
+            added = sum(chain.add_signatures(role) for role, _ in waiting)
             chain.settle()
-            return chain.waiting_list()
+            return added
 
     def accept(self, metadata: Metadata[Any]) -> list[Pending]:
         """Take the signatures that pending metadata was given elsewhere; returns what still waits.
@@ -209,13 +223,32 @@ class UpdateRepository:
             chain.settle()
             return chain.waiting_list()
 
-    def discard(self, role: MetadataRole) -> bool:
-        """Give up what of `role` waits for signatures; True if there was something."""
+    def discard(self, role: MetadataRole) -> list[str]:
+        """Give up what of `role` waits for signatures, and with a root the change of bundle keys it was for. Returns
+        what was given up, in words; empty if there was nothing.
+        """
         with self.chain.exclusive():
-            path = self.chain.pending_path(role)
-            there = path.exists()
-            path.unlink(missing_ok=True)
-            return there
+            chain, keys = self.chain, self.chain.signing_keys
+            given_up = [chain.pending_path(role)]
+            if role is ROOT and self._bundle_keys_may_go():
+                given_up.insert(0, chain.waiting / REVOKED)
+                field = chain.current(ROOT).signed.unrecognized_fields[SIGNING_KEY_FIELD]
+                if (keys / NEXT_KEY).exists() and public_pem(keys / NEXT_KEY).decode() not in field:
+                    given_up.append(keys / NEXT_KEY)  # last: no root that waits lacks its key
+            words = {REVOKED: "revocation of bundle keys", NEXT_KEY: "new bundle key, which counted nowhere,"}
+            there = [path for path in given_up if path.exists()]
+            for path in there:
+                path.unlink()
+            return [words.get(path.name, f"pending {role}") for path in there]
+
+    def _bundle_keys_may_go(self) -> bool:
+        """The root that waits changes the keys of bundles, or there is none that can be read."""
+        try:
+            coming = self.chain.pending(ROOT)
+        except RepositoryDamagedError:
+            return True
+        now = self.chain.current(ROOT).signed.unrecognized_fields[SIGNING_KEY_FIELD]
+        return coming is None or bool(coming.signed.unrecognized_fields.get(SIGNING_KEY_FIELD) != now)
 
     # --- life ---------------------------------------------------------------------------------------------------------
 

@@ -11,19 +11,19 @@ Promise: every step may be killed, or wait for signatures; the same command, or 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from voice_pipeline.packaging.errors import BundleConflictError, PackagingError
+from voice_pipeline.packaging.errors import BundleConflictError, PackagingError, RepositoryWaitsError
 from voice_pipeline.packaging.keys import public_key
 from voice_pipeline.packaging.metadata_chain import (
+    REVOKED,
     ROOT,
     TARGETS,
     MetadataChain,
     Pending,
-    read_metadata,
 )
 from voice_pipeline.packaging.repository import UpdateRepository
 from voice_pipeline.packaging.signing import NEXT_KEY, PRIVATE_KEY, private_key, public_pem, sign_folder
@@ -42,9 +42,8 @@ from voice_pipeline.trust import (
 )
 
 if TYPE_CHECKING:
+    from securesystemslib.signer import Key
     from tuf.api.metadata import Metadata, Root
-
-REVOKED = "revoked-bundle-keys.pem"
 
 
 class UnknownKeyError(PackagingError):
@@ -64,27 +63,32 @@ def rotate(
         What waits for signatures; empty if the new root is in force.
 
     Raises:
-        RepositoryWaitsError: another root waits, or the new key has to be made elsewhere.
-        UnknownKeyError: the role has no key of that id, or several.
+        RepositoryWaitsError: a root waits that is not this rotation, or the new key has to be made elsewhere.
+        UnknownKeyError: the role has no key of that id, or several, or too many new ones were given.
     """
     chain = MetadataChain(settings, now)
     with chain.exclusive():
-        if not _clear_for_a_root(chain):
+        given = [public_key(path) for path in public_keys]
+        if not _clear_for_a_root(chain, role, lambda now, coming: _rotated(now, coming, role, key_id, given)):
             return chain.waiting_list()
         root: Metadata[Root] = chain.current(ROOT)
         held = root.signed.roles[role].keyids
+        current = set(held)
         root.signed.revoke_key(_leaving(held, role, key_id), role)
         rule = chain.policy.rule(role)
         for surplus in list(held)[: max(0, len(held) - rule.keys + 1)]:
             root.signed.revoke_key(surplus, role)
-        given = [public_key(path) for path in public_keys]
-        named = _ever_named(chain)
+        named = chain.ever_named()
         while len(root.signed.roles[role].keyids) < rule.keys:
-            key = given.pop(0) if given else chain.keys.spare(role, named)
+            key = given.pop(0) if given else chain.keys.spare(role, named, current)
             if key.keyid in named:
                 raise UnknownKeyError(f"key {key.keyid[:8]} was in use before; a rotation needs a new one")
             named.add(key.keyid)
             root.signed.add_key(key, role)
+        if given:
+            raise UnknownKeyError(
+                f"key {given[0].keyid[:8]} is one too many: {role} has {rule.keys} (policy/delivery.yaml)"
+            )
         root.signed.roles[role].threshold = rule.threshold
         chain.propose(root, ROOT)
         if role is TARGETS:
@@ -95,10 +99,14 @@ def rotate(
 
 
 def rotate_signing(settings: Settings, now: datetime) -> list[Pending]:
-    """A new key for bundles, named first by a new root; former ones stay trusted. Returns what waits for signatures."""
+    """A new key for bundles, named first by a new root; former ones stay trusted. Returns what waits for signatures.
+
+    Raises:
+        RepositoryWaitsError: a root waits that is not this rotation.
+    """
     chain = MetadataChain(settings, now)
     with chain.exclusive():
-        if _clear_for_a_root(chain):
+        if _clear_for_a_root(chain, "signing", _changes_bundle_keys):
             _propose_signing_key(chain)
         return chain.waiting_list()
 
@@ -106,12 +114,15 @@ def rotate_signing(settings: Settings, now: datetime) -> list[Pending]:
 def revoke_signing(settings: Settings, now: datetime) -> list[Pending]:
     """A new key for bundles, and none but it: all bundles on offer are signed anew before devices hear of it. Returns
     what waits for signatures; run it again, or wait for the sensor, after they were given.
+
+    Raises:
+        RepositoryWaitsError: a root waits that changes something else.
     """
     chain = MetadataChain(settings, now)
     with chain.exclusive():
-        chain.settle()
         record = chain.waiting / REVOKED
         if not record.exists():
+            _clear_for_a_root(chain, "signing", _changes_bundle_keys)
             write_atomically(record, chain.current(ROOT).signed.unrecognized_fields[SIGNING_KEY_FIELD].encode())
     return continue_revocation(settings, now)
 
@@ -154,11 +165,34 @@ def revocation_begun(settings: Settings) -> bool:
     return (settings.tuf / "pending" / REVOKED).exists()
 
 
-def _clear_for_a_root(chain: MetadataChain) -> bool:
-    """Finish what a killed rotation left. False if that was done, or still waits; True if a new root may be made."""
-    there = chain.pending(ROOT) is not None
+def _clear_for_a_root(chain: MetadataChain, what: str, asked_for: Callable[[Root, Root], bool]) -> bool:
+    """Finish what a killed rotation left. True if a new root may be made; False if the one that is `asked_for` was
+    made before: it is in force now, or still waits.
+
+    Raises:
+        RepositoryWaitsError: another root waits; `what` is not rotated.
+    """
+    coming = chain.pending(ROOT)
+    same = coming is not None and asked_for(chain.current(ROOT).signed, coming.signed)
     chain.settle()
-    return not there
+    if not same and (other := chain.pending(ROOT)) is not None:
+        name = f"root {other.signed.version}"
+        raise RepositoryWaitsError(
+            f"{name} waits for another rotation or renewal; {what} was NOT rotated: sign and accept {name} first, or "
+            "give it up with `voice-pipeline repository discard root`, then rotate"
+        )
+    return not same
+
+
+def _rotated(now: Root, coming: Root, role: MetadataRole, key_id: str | None, given: Sequence[Key]) -> bool:
+    """Whether `coming` is what such a rotation of `role` makes of the root in force `now`."""
+    before, after = set(now.roles[role].keyids), set(coming.roles[role].keyids)
+    left = any(keyid.startswith(key_id or "") for keyid in before - after)
+    return left and all(key.keyid in after for key in given)
+
+
+def _changes_bundle_keys(now: Root, coming: Root) -> bool:
+    return bool(now.unrecognized_fields[SIGNING_KEY_FIELD] != coming.unrecognized_fields[SIGNING_KEY_FIELD])
 
 
 def _propose_signing_key(chain: MetadataChain) -> None:
@@ -189,9 +223,3 @@ def _leaving(held: Sequence[str], role: MetadataRole, key_id: str | None) -> str
     if not chosen or (key_id and len(chosen) > 1):
         raise UnknownKeyError(f"{role} has {len(chosen)} keys {key_id}; `voice-pipeline repository status` names them")
     return chosen[0]
-
-
-def _ever_named(chain: MetadataChain) -> set[str]:
-    paths = (chain.metadata / f"{version}.root.json" for version in chain.root_versions())
-    advice = f"restore {chain.metadata} from a backup"
-    return {keyid for path in paths for keyid in read_metadata(path, [ROOT], advice).signed.keys}

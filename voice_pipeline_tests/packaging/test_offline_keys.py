@@ -107,7 +107,9 @@ def test_what_waited_beyond_its_own_expiry_does_not_come_into_force(
     clock.advance(timedelta(days=366))
     (pending,) = repository(store).pending()
     sign_file(pending.path, stick)
-    (waiting,) = repository(store).sign()
+    with pytest.raises(RepositoryWaitsError, match="no key of targets"):
+        repository(store).sign()
+    (waiting,) = repository(store).pending()
     assert "repository discard targets" in waiting.missing
     assert on_offer(store) == {OLD}
     assert repository(store).discard(TARGETS)
@@ -167,7 +169,12 @@ def test_a_signature_by_a_key_that_the_root_does_not_name_counts_nothing(
     make_key(tmp_path / "own", TARGETS)
     (pending,) = repository(store).pending()
     sign_file(pending.path, tmp_path / "own")
-    (waiting,) = repository(store).sign()
+    with pytest.raises(RepositoryWaitsError, match="no key of targets"):
+        repository(store).sign()
+    shutil.copytree(tmp_path / "own", store.settings.keys / "offline")
+    with pytest.raises(RepositoryWaitsError, match="no key of targets"):
+        repository(store).sign()
+    (waiting,) = repository(store).pending()
     assert waiting.missing == "0 of 1 targets keys have signed"
     assert on_offer(store) == {OLD}
 
@@ -191,7 +198,8 @@ def test_without_offline_keys_renewal_needs_only_the_online_ones_and_people_are_
         assert chain.current(TIMESTAMP).signed.expires > clock.now()
     assert alerts == [90, 80, 65, 50, 35, 30, 20], "at the days that are named, and at each renewal in between"
     shutil.copytree(stick, store.settings.keys / "offline")
-    assert repository(store).sign() == []
+    assert repository(store).sign() == 5, "root-1 to 3, targets-1 and 2"
+    assert repository(store).pending() == []
     assert tick(store) == []
     assert chain.current(ROOT).signed.version == 2
     assert chain.current(TARGETS).signed.version == 3

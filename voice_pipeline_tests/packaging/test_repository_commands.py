@@ -11,7 +11,7 @@ import pytest
 
 from voice_pipeline.cli import main
 from voice_pipeline.packaging.bundle import publish
-from voice_pipeline.packaging.metadata_chain import TARGETS
+from voice_pipeline.packaging.metadata_chain import ROOT, TARGETS
 from voice_pipeline.store.store import Store
 from voice_pipeline_tests.packaging.offline_publisher import on_offer, repository, stick
 from voice_pipeline_tests.packaging.publisher import NEW, OLD, signed
@@ -94,3 +94,72 @@ def test_a_file_that_is_not_there_is_told_in_a_line(
     for command in (("show",), ("sign", "--keys", str(tmp_path)), ("accept", "--home", str(store.settings.root))):
         code, told = run(monkeypatch, capsys, "repository", *command, str(tmp_path / "nowhere.json"))
         assert (code, "nowhere.json is no metadata" in told, "Traceback" in told) == (1, True, False)
+
+
+def test_a_second_rotation_is_refused_while_another_waits(
+    store: Store, stick: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = ("--home", str(store.settings.root))
+    code, told = run(monkeypatch, capsys, "repository", "rotate", "snapshot", *home)
+    assert (code, "leaves with root 2, keep it till then" in told) == (0, True)
+    code, told = run(monkeypatch, capsys, "repository", "rotate", "timestamp", *home)
+    assert (code, "root 2 waits for another" in told, "timestamp was NOT rotated" in told) == (1, True, True)
+    code, told = run(monkeypatch, capsys, "repository", "rotate", "snapshot", *home)
+    assert (code, "root 2 waits" in told) == (0, True)
+
+
+def test_signing_without_a_key_that_fits_fails_and_with_the_same_medium_again_adds_nothing(
+    store: Store, stick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = ("--home", str(store.settings.root))
+    run(monkeypatch, capsys, "repository", "rotate", "snapshot", *home)
+    sign = ("repository", "sign", *home, "--keys")
+    (tmp_path / "empty").mkdir()
+    code, told = run(monkeypatch, capsys, *sign, str(tmp_path / "empty"))
+    assert (code, "no key of root that counts" in told) == (1, True)
+    (tmp_path / "one").mkdir()
+    shutil.copy(stick / "root-2.key", tmp_path / "one")
+    for count in (1, 0):
+        code, told = run(monkeypatch, capsys, *sign, str(tmp_path / "one"))
+        assert (code, f"added {count} signatures" in told, "1 of 2 former root keys" in told) == (0, True, True)
+    code, told = run(monkeypatch, capsys, *sign, str(stick))
+    assert (code, "added 2 signatures" in told, "left: destroy it" in told) == (0, True, True)
+
+
+def test_rotating_where_there_is_no_repository_founds_none(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for what in (["snapshot"], ["targets"], ["signing"], ["signing", "--revoke"]):
+        code, told = run(monkeypatch, capsys, "repository", "rotate", *what, "--home", str(store.settings.root))
+        assert (code, "first bundle that is published founds it" in " ".join(told.split())) == (1, True)
+    assert not (store.settings.tuf / "repository").exists()
+    assert not [path for name in ("online", "offline") for path in (store.settings.keys / name).glob("*")]
+
+
+def test_the_key_that_left_is_named_with_its_file_and_stays_marked(
+    store: Store, stick: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = ("--home", str(store.settings.root))
+    shutil.copytree(stick, store.settings.keys / "offline")
+    ids = {file: keyid[:12] for keyid, file in repository(store).chain.keys.files(ROOT).items()}
+    code, told = run(monkeypatch, capsys, "repository", "rotate", "root", *home)
+    ids |= {file: keyid[:12] for keyid, file in repository(store).chain.keys.files(ROOT).items()}
+    named = f"key {ids['root-1.key']} (root-1.key) left: destroy it; new {ids['root-4.key']} (root-4.key)"
+    assert (code, named in told) == (0, True)
+    code, told = run(monkeypatch, capsys, "repository", "status", *home)
+    assert f"retired: root key {ids['root-1.key']} (root-1.key) counts no more: destroy it" in told
+    assert told.count("retired:") == 1
+    for file in ("root-2.key", "root-3.key", "root-4.key"):
+        assert f"{ids[file]} ({file})" in told
+
+
+def test_a_revocation_is_shown_and_a_discard_says_that_it_is_given_up(
+    store: Store, stick: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = ("--home", str(store.settings.root))
+    run(monkeypatch, capsys, "repository", "rotate", "signing", "--revoke", *home)
+    assert "being revoked" in run(monkeypatch, capsys, "repository", "status", *home)[1]
+    code, told = run(monkeypatch, capsys, "repository", "discard", "root", *home)
+    assert (code, "revocation of bundle keys discarded" in told, "pending root discarded" in told) == (0, True, True)
+    told = run(monkeypatch, capsys, "repository", "status", *home)[1]
+    assert ("being revoked" in told, "waits" in told) == (False, False)

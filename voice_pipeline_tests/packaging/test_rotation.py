@@ -125,10 +125,13 @@ def test_targets_discarded_while_a_root_waits_for_them_are_proposed_again(
     assert len(rotate(one, clock.now(), TARGETS, public_keys=[made])) == 2
     repository = UpdateRepository(one, clock.now())
     assert repository.discard(TARGETS)
-    assert repository.sign()[0].missing.endswith("has to be there first")
+    with pytest.raises(RepositoryWaitsError, match="no key of root or targets that counts"):
+        repository.sign()
+    assert [pending.role for pending in repository.pending()] == [ROOT, TARGETS]
     for waiting in repository.pending():
         sign_file(waiting.path, offering.root / "stick")
-    assert repository.sign() == []
+    assert repository.sign() == 0, "the file was signed where it lies"
+    assert repository.pending() == []
     holds(one, clock)
     assert roots_follow_each_other(one) == 2
 
@@ -183,11 +186,13 @@ def test_a_root_with_too_few_signatures_of_the_former_keys_never_comes_into_forc
     waiting = rotate(offering, clock.now(), ROOT)
     assert [pending.missing for pending in waiting] == ["1 of 2 former root keys have signed"]
     assert roots_follow_each_other(offering) == 1
-    assert UpdateRepository(offering, clock.now()).sign() == waiting
+    assert UpdateRepository(offering, clock.now()).sign() == 0, "the key here has signed before"
+    assert UpdateRepository(offering, clock.now()).pending() == waiting
     with pytest.raises(RepositoryWaitsError):
         UpdateRepository(offering, clock.now()).accept(Metadata(root_of(offering, clock).signed))
     sign_file(waiting[0].path, tmp_path)
-    assert UpdateRepository(offering, clock.now()).sign() == []
+    assert UpdateRepository(offering, clock.now()).sign() == 0
+    assert UpdateRepository(offering, clock.now()).pending() == []
     assert roots_follow_each_other(offering) == 2
 
 
@@ -322,7 +327,21 @@ def test_one_root_at_a_time(offering: Settings, clock: ManualClock) -> None:
     assert rotate(offering, clock.now(), ROOT, public_keys=[key])
     waiting = UpdateRepository(offering, clock.now()).pending()
     bytes_before = waiting[0].path.read_bytes()
-    assert rotate(offering, clock.now(), SNAPSHOT) == waiting
+    assert rotate(offering, clock.now(), ROOT, public_keys=[key]) == waiting, "the same again goes on"
+    other = make_key(offering.root / "elsewhere", ROOT).with_suffix(".pub")
+    kept = root_of(offering, clock).signed.roles["root"].keyids[1]
+    for role, key_id, given in (
+        (SNAPSHOT, None, []),
+        (TARGETS, None, []),
+        (ROOT, None, [other]),
+        (ROOT, kept, [key]),
+    ):
+        with pytest.raises(RepositoryWaitsError, match=f"root 2 waits for another .*; {role} was NOT rotated"):
+            rotate(offering, clock.now(), role, key_id, given)
+    for change_of_bundle_keys in (rotate_signing, revoke_signing):
+        with pytest.raises(RepositoryWaitsError, match="signing was NOT rotated"):
+            change_of_bundle_keys(offering, clock.now())
+    assert not rotation.revocation_begun(offering)
     assert waiting[0].path.read_bytes() == bytes_before
     assert UpdateRepository(offering, clock.now()).discard(ROOT)
     assert rotate(offering, clock.now(), SNAPSHOT), "the root keys are not here"
