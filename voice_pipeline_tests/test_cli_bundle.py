@@ -11,6 +11,7 @@ import pytest
 
 from voice_pipeline.cli import main
 from voice_pipeline.packaging.mlbom import ml_bom
+from voice_pipeline.packaging.repository import UpdateRepository
 from voice_pipeline.schema.bundle import BundleManifest
 from voice_pipeline.schema.release import ReleaseState
 from voice_pipeline.settings import load_settings
@@ -33,6 +34,7 @@ def manifest(store: Store) -> BundleManifest:
     """A catalogued bundle that is live."""
     made = sign_small_bundle(store.settings, MODEL, 0)
     catalogue(store, made)
+    UpdateRepository(store.settings, store.now()).publish(store.settings.bundles / MODEL, made)
     release(store, made, *TO_PRODUCTION)
     return made
 
@@ -56,8 +58,6 @@ def test_an_export_is_checked_where_there_is_no_home_with_the_root_that_came_alo
 def test_a_root_of_somebody_else_or_none_is_refused_in_one_line(
     manifest: BundleManifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from voice_pipeline.packaging.repository import UpdateRepository
-
     bundle = load_settings().bundles / MODEL
     stranger = tmp_path / "root.json"
     other = Store.open(load_settings(tmp_path / "other"))
@@ -75,10 +75,13 @@ def test_any_bundle_folder_is_checked_with_the_key_of_the_home(
     manifest: BundleManifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bundles = load_settings().bundles
-    shutil.copytree(bundles / MODEL, tmp_path / "elsewhere" / "renamed")
-    shutil.copyfile(bundles / f"{MODEL}.sig", tmp_path / "elsewhere" / "renamed.sig")
-    assert run(monkeypatch, "bundle", "verify", str(tmp_path / "elsewhere" / "renamed")) == 0
+    for name in (MODEL, "renamed"):
+        shutil.copytree(bundles / MODEL, tmp_path / "elsewhere" / name)
+        shutil.copyfile(bundles / f"{MODEL}.sig", tmp_path / "elsewhere" / f"{name}.sig")
+    assert run(monkeypatch, "bundle", "verify", str(tmp_path / "elsewhere" / MODEL)) == 0
     assert capsys.readouterr().out == f"{MODEL} is intact and signed, digest {manifest.digest}\n"
+    assert run(monkeypatch, "bundle", "verify", str(tmp_path / "elsewhere" / "renamed")) == 1
+    assert f"bundle renamed is of model {MODEL}" in capsys.readouterr().err
 
 
 def test_the_bill_is_printed_or_written_and_is_that_of_the_catalogued_bundle(
