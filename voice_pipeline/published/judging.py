@@ -122,7 +122,7 @@ def _quantise(folder: Path, splits: Splits) -> str:
         exported = Path(scratch) / "float.onnx"
         exported.write_bytes(onnx_bytes(model))
         files = make_candidates(exported, calibration, Path(scratch))
-        measured = [measure(name, path, tokenizer, development) for name, path in files.items() if name != "float"]
+        measured = [measure(name, path, tokenizer, development) for name, path in files.items()]
         chosen = choose(measured, words_of(development))
         write_atomically(folder / INT8 / NETWORK[INT8], files[chosen.method].read_bytes())
     for name in (TOKENIZER, DECODER, ARPA):
