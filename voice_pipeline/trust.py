@@ -57,8 +57,8 @@ def signature_path(folder: Path) -> Path:
 
 
 def download_size(folder: Path) -> int:
-    """Bytes of all files that a device fetches for a bundle: the folder's, manifest included, and the signature's. (The
-    archive they travel in pads each to 512 bytes.)
+    """Bytes of all files of a bundle, manifest and signature included: what it takes on a device, and, uncompressed as
+    before app 1.5.0, what a device fetches (but for the padding of the archive).
     """
     return sum(path.stat().st_size for path in [*folder.rglob("*"), signature_path(folder)] if path.is_file())
 

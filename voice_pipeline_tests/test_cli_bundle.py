@@ -4,29 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
-from voice_pipeline.cli import main
 from voice_pipeline.packaging.mlbom import ml_bom
 from voice_pipeline.packaging.repository import UpdateRepository
 from voice_pipeline.schema.bundle import BundleManifest
 from voice_pipeline.schema.release import ReleaseState
 from voice_pipeline.settings import load_settings
 from voice_pipeline.store.store import Store
+from voice_pipeline_tests.command_line import run
 from voice_pipeline_tests.packaging.small_models import sign_small_bundle
 from voice_pipeline_tests.packaging.small_releases import TO_PRODUCTION, catalogue, release
 
 MODEL = "m-20261102-00000001"
-
-
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["voice-pipeline", *arguments])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    return int(stop.value.code or 0)
 
 
 @pytest.fixture

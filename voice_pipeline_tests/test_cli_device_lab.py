@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,21 +10,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from voice_pipeline.cli import main
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import bundles
+from voice_pipeline_tests.command_line import run
 from voice_pipeline_tests.evaluation.conftest import checkpoint
 
 __all__ = ["checkpoint"]
 
 MODEL, DIGEST = "m-20261102-aaaaaaaa", "d" * 64
-
-
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["voice-pipeline", *arguments])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    return int(stop.value.code or 0)
 
 
 @pytest.fixture

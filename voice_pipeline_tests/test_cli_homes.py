@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 import soundfile
 
 from voice_pipeline.benchmarks import BENCHMARKS, Benchmark
-from voice_pipeline.cli import main
+from voice_pipeline_tests.command_line import run
 
 MODEL = "m-20261101-00000000"
 
@@ -21,13 +20,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "mistyped"
     monkeypatch.setenv("VOICE_PIPELINE_HOME", str(path))
     return path
-
-
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["voice-pipeline", *arguments])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    return int(stop.value.code or 0)
 
 
 def manifest(folder: Path) -> str:

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 from sqlalchemy import insert
 
-from voice_pipeline.cli import main
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import models
+from voice_pipeline_tests.command_line import run
 
 MODEL = "m-20261102-aaaaaaaa"
-
-
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["voice-pipeline", *arguments])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    return int(stop.value.code or 0)
 
 
 @pytest.fixture
