@@ -22,8 +22,8 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 demo: setup
 	@$(BIN)/voice-pipeline demo $(if $(QUICK),--quick) $(if $(CORPUS),--corpus "$(CORPUS)") $(if $(SEED),--seed $(SEED))
 
-test: setup
-	@$(BIN)/python -m pytest $(ARGS)
+test: setup # files side by side, each whole in one process; OMP: their arithmetic must not fight for the same cores
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 dev: setup
 	@$(BIN)/voice-pipeline dev $(if $(PORT),--port $(PORT))

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,6 +29,8 @@ from voice_pipeline.training.errors import TrainingError
 if TYPE_CHECKING:
     from voice_pipeline.published.judging import SeedResult
     from voice_pipeline.published.throughput import Throughput
+    from voice_pipeline.rollback_bench import RollbackTimes
+    from voice_pipeline.rollout_trials import Trial
 
 SEED = 1
 
@@ -193,6 +195,69 @@ def train_peak_growth(store: Store, corpus: Path | None, copies: int = 10) -> tu
     return peaks[1] / peaks[0], copies
 
 
+def aa_false_rollback(store: Store, _corpus: Path | None) -> tuple[float, int]:
+    """Share of simulated rollouts of an equal model, watched at every tick, that are rolled back (`rollout_table`)."""
+    return _promised(store.settings.policy_dir, "aa_false_rollback")
+
+
+def false_promotion(store: Store, _corpus: Path | None) -> tuple[float, int]:
+    """Share of simulated rollouts of a model whose correction rate is 2 pp worse that reach production."""
+    return _promised(store.settings.policy_dir, "false_promotion")
+
+
+def power_at_margin(store: Store, _corpus: Path | None) -> tuple[float, int]:
+    """Share of simulated rollouts of an equal model that reach production, with the policy's samples and margins."""
+    return _promised(store.settings.policy_dir, "power_at_margin")
+
+
+def crash_x3_past_5(store: Store, _corpus: Path | None) -> tuple[float, int]:
+    """Share of simulated rollouts of a model that crashes three times as often that ever pass 5 % of devices."""
+    return _promised(store.settings.policy_dir, "crash_x3_past_5")
+
+
+def _promised(policy_dir: Path, name: str) -> tuple[float, int]:
+    from voice_pipeline.rollout_table import PROMISES
+
+    promise = PROMISES[name]
+    found = _rollouts(policy_dir, promise.scenario)
+    return promise.count(found) / len(found), len(found)
+
+
+@cache  # the same rollouts of an equal model serve two figures
+def _rollouts(policy_dir: Path, scenario: str) -> list[Trial]:
+    from voice_pipeline.rollout_table import ROLLOUTS, SCENARIOS, trials
+    from voice_pipeline.schema.policy_file import load_policy
+    from voice_pipeline.schema.release_policy import FILE_NAME, ReleasePolicy
+
+    policy = load_policy(policy_dir / FILE_NAME, ReleasePolicy)
+    return trials(policy, SCENARIOS[scenario].effect, ROLLOUTS, SEED)
+
+
+def rollback_p99_s(store: Store, _corpus: Path | None) -> tuple[float, int]:
+    """p99 of seconds from the first harmful report to a device back on the model before (`rollback_bench`)."""
+    return _p99(_rollbacks(store.settings.policy_dir).after_batch)
+
+
+def rollback_after_write_p99_s(store: Store, _corpus: Path | None) -> tuple[float, int]:
+    """The same from the ledger line of the rollback."""
+    return _p99(_rollbacks(store.settings.policy_dir).after_write)
+
+
+@cache  # the same rollbacks serve two figures
+def _rollbacks(policy_dir: Path) -> RollbackTimes:
+    from voice_pipeline.rollback_bench import measure_rollback
+
+    times = measure_rollback(policy_dir)
+    typer.echo(times.told(), err=True)
+    return times
+
+
+def _p99(seconds: Sequence[float]) -> tuple[float, int]:
+    import numpy as np
+
+    return float(np.percentile(seconds, 99)), len(seconds)
+
+
 @cache  # one epoch of ten times the data serves two figures
 def _throughput(policy_dir: Path, corpus: Path, copies: int, epochs: int) -> Throughput:
     """Of the recipe's first epochs, with everything that later ones do: utterances are spliced from the start."""
@@ -262,6 +327,12 @@ BENCHMARKS: dict[str, Benchmark] = {
     "clip_3s_p95_ms": Benchmark("ms", 15.0, clip_3s_p95_ms),
     "bundle_mb": Benchmark("MB", 1.5, bundle_mb),
     "update_seconds": Benchmark("s", 2.0, update_seconds),
+    "rollback_p99_s": Benchmark("s", 45.0, rollback_p99_s),  # sensor every 30 s, polls every 10 s, and 5 s
+    "rollback_after_write_p99_s": Benchmark("s", 15.0, rollback_after_write_p99_s),
+    "aa_false_rollback": Benchmark("share", 0.05, aa_false_rollback),
+    "false_promotion": Benchmark("share", 0.05, false_promotion),
+    "power_at_margin": Benchmark("share", 0.8, power_at_margin, at_least=True),
+    "crash_x3_past_5": Benchmark("share", 0.05, crash_x3_past_5),
     "train_audio_s_per_s": Benchmark("audio-s/s", 170.0, train_audio_s_per_s, at_least=True),
     "train_peak_mb": Benchmark("MB", 2000.0, train_peak_mb),
     "train_peak_growth": Benchmark("ratio", 1.2, train_peak_growth),

@@ -3,7 +3,6 @@
 Bad input gives one clear line on standard error and exit code 1; a traceback means a bug of ours.
 """
 
-import os
 import sys
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -15,6 +14,7 @@ import typer
 from voice_pipeline import (
     cli_bundle,
     cli_capture,
+    cli_dev,
     cli_device_lab,
     cli_measure,
     cli_published,
@@ -24,7 +24,7 @@ from voice_pipeline import (
 from voice_pipeline.cli_home import Home, existing_store, open_store
 from voice_pipeline.cli_input import DAY, AsJson, InputError, Words
 from voice_pipeline.cli_table import print_columns, print_counts
-from voice_pipeline.settings import load_settings, prepare_environment
+from voice_pipeline.settings import load_settings
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, help=__doc__)
 
@@ -43,13 +43,18 @@ class PolicyName(StrEnum):
 
 @app.command()
 def demo(
-    quick: Annotated[bool, typer.Option("--quick", help="The five-minute version")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Train each model for 4 or 5 epochs instead of 11 or 13")
+    ] = False,
     corpus: Annotated[Path | None, typer.Option(help="Folder with manifest.jsonl; default: synthesised voices")] = None,
     home: Home = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random")] = 1,
     today: Annotated[datetime | None, typer.Option(formats=DAY, help="Last simulated day; default yesterday")] = None,
 ) -> None:
-    """Tell the whole story: import, label, train, release, drift, retrain, roll out, roll back."""
+    """Tell the whole story: import, label, train, release, drift, retrain, roll out, roll back.
+
+    Most of its time goes into training three models and measuring them, so it takes as long as the processor needs.
+    """
     from rich.console import Console
 
     from voice_pipeline.demo import StoryPlan, run_demo
@@ -76,31 +81,13 @@ def lineage(
     typer.echo(found.model_dump_json(indent=2) if as_json else "\n".join(lineage_lines(found)))
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def dev(context: typer.Context, home: Home = None) -> None:
-    """The Dagster UI and daemon on this home (`dev webserver …`, `dev daemon …` for one of them)."""
-    from voice_pipeline.settings import PROJECT_ROOT
-
-    settings = load_settings(home)
-    prepare_environment(settings)
-    workspace = ["-w", str(PROJECT_ROOT / "workspace.yaml")]
-    scripts = Path(sys.executable).parent
-    match context.args[:1]:
-        case ["webserver"]:
-            command = [str(scripts / "dagster-webserver"), *workspace, *context.args[1:]]
-        case ["daemon"]:
-            command = [str(scripts / "dagster-daemon"), "run", *workspace, *context.args[1:]]
-        case _:
-            command = [str(scripts / "dagster"), "dev", *workspace, *context.args]
-    os.execv(command[0], command)
-
-
 labeling = _group("labeling", "Tasks and labels")
 dataset = _group("dataset", "Dataset versions")
 training = _group("training", "Models")
 monitoring = _group("monitoring", "Incidents")
 policy = _group("policy", "Rules")
 edge = _group("edge", "The HTTP face to devices and reviewers")
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(cli_dev.dev)
 app.command()(cli_measure.evaluate)
 app.command("wake-words")(cli_measure.wake_words)
 app.command()(cli_measure.bench)
@@ -177,12 +164,13 @@ def serve(host: str = "", port: int = 0, home: Home = None) -> None:
     """Serve devices and reviewers."""
     import uvicorn
 
-    from voice_pipeline.demo_home import keep_home
+    from voice_pipeline.demo_home import keep_home, served_home
     from voice_pipeline.edge.app import create_app
 
     store = open_store(home)
     keep_home(store.settings.root)
-    uvicorn.run(create_app(store), host=host or store.settings.edge_host, port=port or store.settings.edge_port)
+    with served_home(store.settings.root, "voice-pipeline edge serve"):
+        uvicorn.run(create_app(store), host=host or store.settings.edge_host, port=port or store.settings.edge_port)
 
 
 def main() -> None:

@@ -1,9 +1,15 @@
 """How commands print rows: a line of headers, then aligned columns two blanks apart; `none` where there are no rows."""
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 import typer
+
+
+def to_the_second(at: str) -> str:
+    """An ISO time without fractions."""
+    return datetime.fromisoformat(at).isoformat(timespec="seconds")
 
 
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

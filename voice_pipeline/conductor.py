@@ -4,7 +4,8 @@ nothing is asked any more. This is what the daemon does, in one process and on a
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from dagster import (
@@ -61,6 +62,7 @@ class Conductor:
         self.repository = self.definitions.get_repository_def()
         self.runs: list[ExecutedRun] = []
         self._on_run = on_run
+        self._cursors: dict[str, str] = {}
 
     def settle(self, world: Callable[[], int] = lambda: 0, rounds: int = 30) -> list[ExecutedRun]:
         """Evaluate all sensors, run what they ask for, let the world react, until a whole round does nothing.
@@ -90,7 +92,7 @@ class Conductor:
             repository_def=self.repository,
             resources={"store": ResourceDefinition.hardcoded_resource(self.store)},
             sensor_name=sensor.name,
-            cursor=None,
+            cursor=self._cursors.get(sensor.name),
             last_tick_completion_time=None,
             last_run_key=None,
             repository_name=None,
@@ -102,6 +104,8 @@ class Conductor:
                 self.instance.add_dynamic_partitions(wanted.partitions_def_name, wanted.partition_keys)
         for event in result.asset_events:
             self.instance.report_runless_asset_event(event)
+        if result.cursor is not None:
+            self._cursors[sensor.name] = result.cursor
         requests = [r for r in result.run_requests or [] if not self._ran_before(sensor.name, r)]
         for request in requests:
             self._execute(sensor, request)
@@ -155,3 +159,10 @@ class Conductor:
                 message = cause.message.strip() if cause else "unknown error"
                 return f"run {run.run_id} of {run.job} failed in {event.step_key}: {message}"
         return f"run {run.run_id} of {run.job} ended as {status.value}; failed checks: {list(run.failed_checks)}"
+
+
+@contextmanager
+def standalone(store: Store) -> Iterator[Conductor]:
+    """A conductor over `store` whose runs and materialisations are kept in a temporary folder."""
+    with DagsterInstance.local_temp(overrides={"telemetry": {"enabled": False}}) as instance:
+        yield Conductor(store, instance, lambda run: None)

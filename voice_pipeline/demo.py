@@ -19,7 +19,7 @@ from rich.console import Console
 
 from voice_pipeline import story_report
 from voice_pipeline.conductor import Conductor, RunFailedError
-from voice_pipeline.demo_home import claim_home
+from voice_pipeline.demo_home import claimed_home
 from voice_pipeline.evaluation.manifest import read_noises
 from voice_pipeline.fleet.corpus import CorpusClip, load_corpus, synthesise_corpus
 from voice_pipeline.schema.labeling_policy import load_labeling_policy
@@ -61,11 +61,17 @@ def run_demo(plan: StoryPlan, console: Console) -> dict[str, Any]:
     """Tell the story into `plan.home`; returns what is written to `reports/demo.json` there.
 
     Raises:
-        HomeInUseError: the home holds other work.
+        HomeInUseError: the home holds other work, or a process works there.
         StoryError: a step came out differently from the story.
     """
-    home_speech, new_speech, noise = _speech(plan)  # bad input is refused before anything is touched
-    claim_home(plan.home, {"seed": plan.seed, "quick": plan.quick, "today": str(plan.today)})
+    speech = _speech(plan)  # bad input is refused before anything is touched
+    with claimed_home(plan.home, {"seed": plan.seed, "quick": plan.quick, "today": str(plan.today)}):
+        return _told(plan, speech, console)
+
+
+def _told(
+    plan: StoryPlan, speech: tuple[list[CorpusClip], list[CorpusClip], Path | None], console: Console
+) -> dict[str, Any]:
     profile = "quick" if plan.quick else "story"
     settings = load_settings(plan.home).model_copy(update={"training_profile": profile})
     write_atomically(
@@ -81,7 +87,7 @@ def run_demo(plan: StoryPlan, console: Console) -> dict[str, Any]:
         stack.enter_context(progress.alive())
         conductor = Conductor(store, instance, progress.run)
         story = _Story(plan, store, clock, conductor, progress)
-        story.tell(home_speech, new_speech, noise, stack)
+        story.tell(*speech, stack)
     report = story_report.build(store, conductor, story.model_versions, time.monotonic() - progress.started, plan.seed)
     write_atomically(settings.reports / "demo.json", json.dumps(report, indent=2).encode())
     console.print(story_report.summary(report))
@@ -166,14 +172,16 @@ class _Story:
         self.model_versions.append(self._newest_model())
 
     def sign_off_first(self) -> None:
-        from voice_pipeline.release.decisions import record_decision
+        from voice_pipeline.release.people.decisions import record_decision
+        from voice_pipeline.release.people.enrolment import enrol, person_key
         from voice_pipeline.schema.release import Decision, ReleaseState
 
         view = self._release(self.model_versions[0])
         if view.state is not ReleaseState.AWAITING_SIGN_OFF:
             raise StoryError(f"release {view.release_id} should await its sign-off but is {view.state}")
         reason = "first model of this installation: no champion to compare with"
-        record_decision(self.store, view.release_id, Decision.APPROVE, actor=ACTOR, reason=reason)
+        enrol(self.store, ACTOR, "release-manager")
+        record_decision(self.store, view.release_id, Decision.APPROVE, person_key(self.store, ACTOR), reason)
         self.conductor.settle()
         self._expect(self.model_versions[0], ReleaseState.PRODUCTION)
         self.progress.say(f"v1 = {view.release_id}: signed off by {ACTOR} and live")
@@ -238,6 +246,15 @@ class _Story:
         fleet.inject(Fault(self.model_versions[2], latency_factor=8.0, corrupt=True))
         self._roll(fleet, self.model_versions[2], ReleaseState.ROLLED_BACK)
         self._expect(self.model_versions[1], ReleaseState.PRODUCTION)
+        self.expect_devices_back(fleet)
+
+    def expect_devices_back(self, fleet: Any) -> None:
+        """The ledger said so; now the devices do: at their next poll their own clients answer with v2 again."""
+        answering = fleet.answering()
+        astray = {device: model for device, model in answering.items() if model != self.model_versions[1]}
+        if astray or not answering:
+            raise StoryError(f"after the rollback devices should answer with {self.model_versions[1]}: {astray}")
+        self.progress.say(f"asked again, {len(answering)} devices answer with v2, from their own slots")
 
     def trace(self) -> None:
         from voice_pipeline.lineage import lineage, lineage_lines

@@ -2,15 +2,23 @@
 
 A demo marks the home that it takes. The mark is gone from the moment on which somebody hands clips in or serves devices
 there. `python -m voice_pipeline.demo_home HOME` ends with exit code 1 and one line where HOME is somebody's.
+
+Nothing that runs on the real clock works on a home while a story is told there on a simulated one, and no story starts
+beneath it: a demo holds a lock on its home alone, everything else that stays (`dev`, `edge serve`) shares it. It is the
+kernel's lock (`flock`, since filelock knows no shared one of that kind) and ends with its process, however that ends.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 from sqlalchemy import func, select
@@ -21,45 +29,103 @@ from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import inbox
 
 MARKER = "demo-home.json"
-OPENED = {"catalogue.db", "vault.db", "keys", "dagster", "reports", "tuf", "dvc"}  # what opening a home leaves there
+LOCK = "in-use.lock"
+OPENED = {"catalogue.db", "vault.db", "keys", "dagster", "reports", "tuf", "dvc", "last_good_release_policy.yaml", LOCK}
+"""What opening a home and the sensors of an empty one leave there: names, or their part before the first hyphen."""
 
 
 class HomeInUseError(Exception):
-    """The home holds state that no demo made; it is left alone."""
+    """The home holds state that no demo made, or a process works on it; it is left alone."""
 
 
-def claim_home(home: Path, told_with: dict[str, Any]) -> None:
-    """Take an unused home or start an earlier demo's home over; never touch anything else. The marker goes last, so a
-    demo that was killed while it cleared the home is simply run again.
+@contextmanager
+def claimed_home(home: Path, told_with: dict[str, Any]) -> Iterator[None]:
+    """Take an unused home or start an earlier demo's home over, and hold it as long as the context lasts; never touch
+    anything else. The marker goes last, so a demo that was killed while it cleared the home is simply run again.
 
     Args:
         told_with: what the marker says of the demo; plain JSON.
 
     Raises:
-        HomeInUseError: somebody's work lies there.
+        HomeInUseError: somebody's work lies there, or a process works there.
     """
     marker = home / MARKER
     if home.exists() and not home.is_dir():
         raise HomeInUseError(f"home {home} is a file; choose another with --home")
     if not is_free(home):
         raise HomeInUseError(f"home {home} holds work that is not a demo's; choose another with --home")
-    home.mkdir(parents=True, exist_ok=True)
-    write_atomically(marker, json.dumps(told_with).encode())
-    for child in home.iterdir():
-        if child != marker:
-            shutil.rmtree(child) if child.is_dir() else child.unlink()
+    with _locked(home, fcntl.LOCK_EX) as lock:
+        if not is_free(home):  # somebody may have come in before it was locked
+            raise HomeInUseError(f"home {home} holds work that is not a demo's; choose another with --home")
+        _sign(lock, "voice-pipeline demo")
+        write_atomically(marker, json.dumps(told_with).encode())
+        for child in home.iterdir():
+            if child.name not in (MARKER, LOCK):
+                shutil.rmtree(child) if child.is_dir() else child.unlink()
+        yield
+
+
+@contextmanager
+def served_home(home: Path, command: str) -> Iterator[TextIO]:
+    """Hold `home` against demos as long as the context lasts, beside others that do the same.
+
+    Args:
+        command: who holds it, for the message to whoever is refused.
+
+    Returns:
+        The open lock file; a process that inherits it holds the home for as long as it lasts.
+
+    Raises:
+        HomeInUseError: a demo is running there.
+    """
+    with _locked(home, fcntl.LOCK_SH) as lock:
+        _sign(lock, command)
+        yield lock
 
 
 def keep_home(home: Path) -> None:
-    """What lies in `home` is somebody's work from now on: no later demo starts it over, no `make clean` removes it."""
-    (home / MARKER).unlink(missing_ok=True)
+    """What lies in `home` is somebody's work from now on: no later demo starts it over, no `make clean` removes it.
+
+    Raises:
+        HomeInUseError: a demo is running there.
+    """
+    with _locked(home, fcntl.LOCK_SH):
+        (home / MARKER).unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(home: Path, how: int) -> Iterator[TextIO]:
+    """The open lock file of `home`, locked: alone (`LOCK_EX`) or shared (`LOCK_SH`)."""
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / LOCK).open("a+") as lock:
+        try:
+            fcntl.flock(lock, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise HomeInUseError(
+                f"home {home} is in use by {lock.read().strip() or 'another process'}: wait for its end or stop it, "
+                "or choose another home with --home or VOICE_PIPELINE_HOME"
+            ) from None
+        yield lock
+
+
+def _sign(lock: TextIO, command: str) -> None:
+    """Write into a held lock who holds it; of several that share it, the last one is named."""
+    lock.truncate(0)
+    lock.write(f"{command} (process {os.getpid()})")
+    lock.flush()
+
+
+def is_empty(home: Path) -> bool:
+    """Whether neither a demo nor anybody else filled a home."""
+    return not (home / MARKER).exists() and is_free(home)
 
 
 def is_free(home: Path) -> bool:
     """Whether nobody's work lies in a home: it is a demo's, or was at most opened, and nobody handed in a clip."""
     if not home.exists() or (home / MARKER).exists():
         return True
-    if any(child.name.split("-")[0] not in OPENED for child in home.iterdir()):
+    if any(OPENED.isdisjoint({child.name, child.name.split("-")[0]}) for child in home.iterdir()):
         return False
     if not (home / "catalogue.db").exists():
         return True

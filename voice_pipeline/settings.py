@@ -53,6 +53,7 @@ class Settings(BaseSettings):
     owner: str = "team:speech"
     training_profile: str = "full"
     offline_keys: Path | None = None
+    person_key: Path | None = None  # private key of whoever decides about releases
     training_processes: int = 1  # above one: `torchrun` on this machine
 
     @cached_property

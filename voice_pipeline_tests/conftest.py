@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from voice_pipeline.settings import PROJECT_ROOT, QUIET, load_settings
 from voice_pipeline.store.clock import ManualClock
@@ -43,9 +44,18 @@ def corpus() -> Path:
 
 @pytest.fixture(scope="session")
 def story_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home in which the quick story was told on synthesised voices, through the command line; told once a session."""
-    folder = tmp_path_factory.mktemp("story") / "home"
-    command = [sys.executable, "-m", "voice_pipeline.cli", "demo", "--quick", "--home", str(folder), "--seed", "1"]
-    told = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert told.returncode == 0, (told.stdout + told.stderr)[-4000:]
-    return folder
+    """A home in which the quick story was told on synthesised voices, through the command line; told once a session,
+    also where several processes share the tests (https://pytest-xdist.readthedocs.io/en/stable/how-to.html).
+    """
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return told(tmp_path_factory.mktemp("story") / "home")
+    shared = tmp_path_factory.getbasetemp().parent / "story"
+    with FileLock(f"{shared}.lock"):
+        return shared / "home" if shared.exists() else told(shared / "home")
+
+
+def told(home: Path) -> Path:
+    command = [sys.executable, "-m", "voice_pipeline.cli", "demo", "--quick", "--home", str(home), "--seed", "1"]
+    story = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert story.returncode == 0, (story.stdout + story.stderr)[-4000:]
+    return home

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from sqlalchemy import insert
 
+from voice_pipeline.release.story.charts import rollout_png
+from voice_pipeline.store.releases import find_release
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import models
 from voice_pipeline_tests.command_line import run
@@ -36,10 +39,12 @@ def test_a_status_names_the_model_of_each_release(
     released: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(monkeypatch, "release", "status") == 0
-    head, first, second = capsys.readouterr().out.splitlines()
-    assert head.split() == ["release_id", "state", "exposure", "since", "model_version"]
-    assert first.split() == [f"{MODEL}-r1", "rejected", "0", "%", released.now().isoformat(), MODEL]
+    head, first, second, live = capsys.readouterr().out.splitlines()
+    assert head.split() == ["release_id", "state", "exposure", "since", "model_version", "waits", "for"]
+    assert first.split() == [f"{MODEL}-r1", "rejected", "0", "%", released.now().isoformat(), MODEL, "-"]
     assert second.startswith(f"{MODEL}-r2  candidate  0 %")
+    assert second.endswith("verdicts of its gates")
+    assert live == "live: no model; devices go on with what they have"
 
 
 def test_the_history_of_a_model_is_that_of_all_its_releases(
@@ -83,3 +88,24 @@ def test_where_there_is_nothing_none_is_said(
 ) -> None:
     assert run(monkeypatch, *arguments) == 0
     assert capsys.readouterr().out == "none\n"
+
+
+def test_the_history_draws_the_picture_that_the_assets_show(
+    released: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn = tmp_path / "rollout.png"
+    assert run(monkeypatch, "release", "history", f"{MODEL}-r1", "--chart", str(drawn)) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"{drawn} written"
+    view = find_release(released, f"{MODEL}-r1")
+    assert view is not None
+    assert drawn.read_bytes() == rollout_png(view, ())
+
+
+def test_a_picture_is_of_one_release(
+    released: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn = tmp_path / "rollout.png"
+    assert run(monkeypatch, "release", "history", MODEL, "--chart", str(drawn)) == 1
+    assert f"name one of {MODEL}-r1, {MODEL}-r2" in capsys.readouterr().err
+    assert not drawn.exists()
+    assert run(monkeypatch, "release", "history", f"{MODEL}-r1", "--chart", str(tmp_path / "none" / "a.png")) == 1

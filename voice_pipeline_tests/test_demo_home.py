@@ -11,7 +11,17 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert
 
-from voice_pipeline.demo_home import MARKER, HomeInUseError, claim_home, is_free, keep_home
+from voice_pipeline.demo_home import (
+    LOCK,
+    MARKER,
+    HomeInUseError,
+    claimed_home,
+    is_empty,
+    is_free,
+    keep_home,
+    served_home,
+)
+from voice_pipeline.release.policy import LAST_GOOD
 from voice_pipeline.settings import PROJECT_ROOT, load_settings
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import inbox
@@ -27,6 +37,12 @@ def handed_in(home: Path) -> None:
     accept(Store.open(load_settings(home)), capture(1), tone(1))
 
 
+def claim(home: Path) -> None:
+    """What a demo does that ends at once."""
+    with claimed_home(home, {"seed": 1}):
+        pass
+
+
 def clean(folder: Path, binaries: Path = Path(sys.executable).parent) -> subprocess.CompletedProcess[str]:
     """`make clean` in `folder`, which has no virtual environment of its own."""
     command = ["make", "-C", str(folder), "-f", str(PROJECT_ROOT / "Makefile"), "clean", f"BIN={binaries}"]
@@ -36,16 +52,79 @@ def clean(folder: Path, binaries: Path = Path(sys.executable).parent) -> subproc
 
 def test_a_demo_takes_a_free_home_and_no_other(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    claim_home(home, {"seed": 1})
+    claim(home)
     (home / "told").mkdir()
-    claim_home(home, {"seed": 2})
-    assert [child.name for child in home.iterdir()] == [MARKER]
+    claim(home)
+    assert sorted(child.name for child in home.iterdir()) == [MARKER, LOCK]
     handed_in(home)
     keep_home(home)
     assert not is_free(home)
     with pytest.raises(HomeInUseError, match="not a demo's"):
-        claim_home(home, {"seed": 1})
+        claim(home)
     assert (home / "catalogue.db").exists()
+
+
+def test_a_home_in_which_a_demo_runs_is_left_to_it(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with claimed_home(home, {"seed": 1}):
+        (home / "told").mkdir()
+        held = (home / LOCK).stat().st_ino
+        with pytest.raises(HomeInUseError, match=rf"voice-pipeline demo \(process {os.getpid()}\): wait .* --home"):
+            claim(home)
+        with pytest.raises(HomeInUseError, match=str(os.getpid())), served_home(home, "voice-pipeline dev"):
+            pass
+        with pytest.raises(HomeInUseError, match=str(os.getpid())):
+            keep_home(home)
+        assert (home / "told").exists()
+        assert (home / MARKER).exists()
+        assert (home / LOCK).stat().st_ino == held
+    claim(home)
+    assert not (home / "told").exists()
+
+
+def test_a_home_that_is_served_is_not_cleared_by_a_demo(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    claim(home)
+    (home / "told").mkdir()
+    with served_home(home, "voice-pipeline edge serve"), served_home(home, "voice-pipeline dev"):
+        with pytest.raises(HomeInUseError, match=rf"voice-pipeline dev \(process {os.getpid()}\)"):
+            claim(home)
+        assert (home / "told").exists()
+    claim(home)
+
+
+def test_a_demo_that_was_killed_holds_its_home_no_longer(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    told = f"""
+import time
+from pathlib import Path
+from voice_pipeline.demo_home import claimed_home
+with claimed_home(Path({str(home)!r}), {{}}):
+    print("claimed", flush=True)
+    time.sleep(600)
+"""
+    with subprocess.Popen([sys.executable, "-c", told], stdout=subprocess.PIPE, text=True) as demo:
+        assert demo.stdout is not None
+        assert demo.stdout.readline() == "claimed\n"
+        try:
+            with pytest.raises(HomeInUseError, match=rf"process {demo.pid}\)"):
+                claim(home)
+        finally:
+            demo.kill()
+    claim(home)
+
+
+def test_a_home_on_which_only_sensors_ran_is_empty_and_free(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    assert is_empty(home)
+    with served_home(home, "voice-pipeline dev"):
+        Store.open(load_settings(home))
+        for name in ("dagster", "keys", "reports"):
+            (home / name).mkdir(exist_ok=True)
+        (home / LAST_GOOD).touch()
+        assert is_empty(home)
+    claim(home)
+    assert not is_empty(home)
 
 
 def test_a_home_in_which_an_event_waits_is_somebodys(tmp_path: Path) -> None:
@@ -62,7 +141,7 @@ def test_a_home_in_which_an_event_waits_is_somebodys(tmp_path: Path) -> None:
 def test_clean_removes_a_demos_home_and_one_that_was_only_opened(tmp_path: Path) -> None:
     home = tmp_path / ".voice_pipeline"
     assert clean(tmp_path).returncode == 0
-    claim_home(home, {"seed": 1})
+    claim(home)
     (home / "blobs").mkdir()
     assert clean(tmp_path).returncode == 0
     assert not home.exists()

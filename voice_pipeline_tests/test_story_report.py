@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from voice_pipeline import story_report
 from voice_pipeline.dataset.snapshot import snapshot
+from voice_pipeline.schema.release import ReleaseState
 from voice_pipeline.store.store import Store
 from voice_pipeline_tests.store.labelled_home import TEST_SCOPES, add_batch
+from voice_pipeline_tests.transitions import take
 
 
 def test_a_home_without_enough_labels_says_how_many_there_are_and_how_many_are_needed(store: Store) -> None:
@@ -25,9 +27,7 @@ def test_a_home_without_enough_labels_says_how_many_there_are_and_how_many_are_n
 
 def test_the_live_models_card_and_mlflow_are_named(store: Store) -> None:
     assert not any("model card" in line for line in story_report.where_to_look(store))
-    payload = {"model_version": "m-1", "bundle_digest": "b", "policy_digest": "p", "evidence": {}}
-    for before, after in ((None, "candidate"), ("candidate", "production")):
-        store.ledger.append("transition", "m-1-r1", {**payload, "from": before, "to": after, "reason": "r"}, actor="t")
+    take(store, "m-1-r1", "m-1", "b", ReleaseState.PRODUCTION)
     told = "\n".join(story_report.where_to_look(store))
     assert f"model card of the live model m-1: {store.settings.models / 'm-1' / 'model_card.md'}" in told
     assert f"mlflow ui --workers 1 --backend-store-uri sqlite:///{store.settings.root / 'mlflow' / 'mlflow.db'}" in told

@@ -11,14 +11,23 @@ from voice_pipeline.capture.erasure import revoke_consent
 from voice_pipeline.capture.errors import UnknownConsentError
 from voice_pipeline.edge import captures, flags, review, telemetry, transcription
 from voice_pipeline.edge.limits import BodyLimit
+from voice_pipeline.store.errors import LedgerBrokenError
 from voice_pipeline.store.store import Store
 
 
 def create_app(store: Store) -> FastAPI:
-    """Captures, telemetry, flags, transcription, the update repository, consent and the review page."""
+    """Captures, telemetry, flags, transcription, the update repository, consent and the review page.
+
+    Raises:
+        LedgerBrokenError: the ledger does not verify, so nobody can tell which model devices should run. Those that run
+            one keep it: to them the edge is out of reach, and their lease falls back to the last good model. When it
+            breaks later, flags are answered 503 within a minute (`edge.ledger_check`), to the same end.
+    """
+    store.ledger.verify()
     app = FastAPI(title="voice_pipeline edge", docs_url=None, redoc_url=None)
     app.add_middleware(BodyLimit)
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(LedgerBrokenError, _broken)
     for part in (captures, telemetry, flags, transcription, review):
         app.include_router(part.router(store))
 
@@ -40,6 +49,11 @@ def create_app(store: Store) -> FastAPI:
     repository.mkdir(parents=True, exist_ok=True)
     app.mount("/tuf", StaticFiles(directory=repository), name="tuf")
     return app
+
+
+async def _broken(_request: Request, error: Exception) -> JSONResponse:
+    """503: devices keep what they have until the ledger is restored."""
+    return JSONResponse({"detail": str(error)}, status_code=503)
 
 
 async def _invalid(_request: Request, error: Exception) -> JSONResponse:

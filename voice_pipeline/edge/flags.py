@@ -16,6 +16,7 @@ from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.responses import JSONResponse
 
 from voice_pipeline.edge.inference import InferenceModes
+from voice_pipeline.edge.ledger_check import LedgerCheck
 from voice_pipeline.release.assignment import Assignment, assign
 from voice_pipeline.schema.canonical import canonical_json
 from voice_pipeline.schema.policy_file import PolicyError
@@ -54,8 +55,12 @@ class Evaluation:
 
 
 def router(store: Store) -> APIRouter:
-    """Routes `/ofrep/v1/evaluate/flags[/{key}]` on `store`."""
-    routes = APIRouter(tags=["flags"])
+    """Routes `/ofrep/v1/evaluate/flags[/{key}]` on `store`.
+
+    While the ledger does not verify they raise LedgerBrokenError (the application answers 503): leases then lapse, and
+    each device falls back to its last good model.
+    """
+    routes, ledger = APIRouter(tags=["flags"]), LedgerCheck(store)
     modes = InferenceModes(store)
 
     @routes.post("/ofrep/v1/evaluate/flags/{key}")
@@ -67,6 +72,7 @@ def router(store: Store) -> APIRouter:
             asked = _evaluation(body)
         except BadEvaluationError as error:
             return _error(400, key, error.code, str(error))
+        ledger.check()
         flag = _evaluate(store, modes, asked)[key]
         return _error(500, **_renamed(flag)) if "errorCode" in flag else _tagged(flag, if_none_match)
 
@@ -77,6 +83,7 @@ def router(store: Store) -> APIRouter:
             asked = _evaluation(body)
         except BadEvaluationError as error:
             return _error(400, None, error.code, str(error))
+        ledger.check()
         return _tagged({"flags": list(_evaluate(store, modes, asked).values())}, if_none_match)
 
     return routes

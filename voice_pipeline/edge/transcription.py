@@ -30,7 +30,7 @@ from voice_pipeline.device.errors import DeviceError
 from voice_pipeline.device.recogniser import DeviceRecogniser, load_bundle
 from voice_pipeline.device.remote import REMOTE_SECONDS
 from voice_pipeline.edge.inference import InferenceModes
-from voice_pipeline.release.evidence import find_bundle
+from voice_pipeline.release.gates.evidence import find_bundle
 from voice_pipeline.schema.clip import MAX_CLIP_BYTES
 from voice_pipeline.schema.inference import NOTICE_HEADER, Transcription
 from voice_pipeline.schema.policy_file import PolicyError

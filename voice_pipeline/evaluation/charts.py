@@ -5,6 +5,7 @@ Pure: the same records give the same bytes. Slices with less material than the m
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,6 +69,11 @@ def as_png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
+
+
+def as_markdown_image(png: bytes, caption: str) -> str:
+    """A Markdown image with the PNG inside as a data URI, so that the asset's page shows it without another server."""
+    return f"![{caption}](data:image/png;base64,{base64.b64encode(png).decode()})"
 
 
 def _forest(rows: Sequence[Row], title: str, zero_line: bool) -> bytes:

@@ -1,7 +1,8 @@
 """The devices of a simulated fleet that are a `DeviceClient` from end to end, with slots, lease and outbox each.
 
-One of each device class shows the whole life of an update; so does every device whose app is too old for all models:
-what its person says goes through its client, which asks the edge if the person allows that.
+One of each device class shows the whole life of an update; so do the first device that tries a candidate, and every
+device whose app is too old for all models: what its person says goes through its client, which asks the edge if the
+person allows that. A device that is one of them stays one.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from voice_pipeline.device.dictation import Dictation
 from voice_pipeline.device.errors import DeviceError, NoModelError
 from voice_pipeline.fleet.scenario import FleetClip, Person, Population
 from voice_pipeline.schema.clip import DeviceContext
+from voice_pipeline.schema.inference import InferenceMode
 from voice_pipeline.schema.telemetry import TelemetryEvent
 from voice_pipeline.trust import TrustError
 
@@ -81,6 +83,16 @@ class FullClients:
     def holds(self, device_id: str) -> bool:
         """Whether this device is one of them."""
         return device_id in self._clients
+
+    def answering(self, devices: Iterable[Device]) -> dict[str, str]:
+        """Each device of these that is one of them asks and swaps, and hears a clip; which model on it answered, by
+        device id. One that cannot answer by itself is left out.
+        """
+        mine = [device for device in devices if self.holds(device.device_id)]
+        self.update(mine)
+        heard = {device.device_id: self.dictate(device, device.person.clips[0]) for device in mine}
+        own = {name: told for name, told in heard.items() if told and told.answered is InferenceMode.LOCAL}
+        return {name: told.model_version for name, told in own.items()}
 
     def dictate(self, device: Device, clip: FleetClip) -> Dictation | None:
         """What the device's own client makes of a clip; None where nobody may or can answer."""

@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from voice_pipeline.device.assignment import DeviceAssignment, Flags
+from voice_pipeline.device.assignment import SETTLED, DeviceAssignment, Flags
 from voice_pipeline.device.clock import Clock
 from voice_pipeline.device.errors import DeviceError, EdgeUnavailableError
 from voice_pipeline.device.flags import ask_flags
@@ -148,7 +148,9 @@ class SimulatedFleet:
         self._clock = clock
         round_ = _Round(clock.now(), random.Random(f"{self._seed}|{clock.now().isoformat()}"))
         flags = self._poll()
-        round_.refused |= self._clients.update(_full(self.devices, flags))
+        chosen = _full(self.devices, flags)
+        full = [device for device in self.devices if device in chosen or self._clients.holds(device.device_id)]
+        round_.refused |= self._clients.update(full)
         for device, told in zip(self.devices, flags, strict=True):
             if told.assignment.model_version is None and told.mode is InferenceMode.REMOTE:
                 self._dictate_afar(device, min(dictations_per_device, AFAR_A_TICK), round_)
@@ -167,6 +169,10 @@ class SimulatedFleet:
             remote=round_.remote,
             seconds=time.monotonic() - started,
         )
+
+    def answering(self) -> dict[str, str]:
+        """Every full client asks what to run and hears a clip: the model that answered, by device id."""
+        return self._clients.answering(self.devices)
 
     def close(self) -> None:
         self._clients.close()
@@ -369,10 +375,17 @@ class _Following:
 
 
 def _full(devices: Sequence[Device], flags: Sequence[Flags]) -> list[Device]:
-    """The first device of each class, and those that no model fits."""
+    """The first device of each class, the first that tries a candidate, and those that no model fits."""
     firsts: dict[DeviceClass, Device] = {}
     for device in devices:
         firsts.setdefault(device.context.device_class, device)
+    trying = [one for one, told in zip(devices, flags, strict=True) if _tries(told.assignment)]
     unfit = [one for one, told in zip(devices, flags, strict=True) if told.assignment.model_version is None]
     live = any(told.assignment.model_version is not None for told in flags)
-    return [*firsts.values(), *(one for one in unfit if live and one not in firsts.values())]
+    return [*firsts.values(), *trying[:1], *(unfit if live else ())]
+
+
+def _tries(assignment: DeviceAssignment) -> bool:
+    """Whether the device answers with a model under trial; the silent second model of a shadow is none."""
+    answers, shadows = assignment.model_version is not None, assignment.shadow_model_version is not None
+    return answers and not shadows and assignment.reason != SETTLED

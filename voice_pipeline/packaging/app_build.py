@@ -37,7 +37,7 @@ from voice_pipeline.schema.delivery_policy import MetadataRole
 from voice_pipeline.schema.publication import SIGNING_KEY_FIELD
 from voice_pipeline.schema.release import ReleaseState
 from voice_pipeline.store.blobs import write_atomically
-from voice_pipeline.store.releases import ReleaseView, releases_at_head
+from voice_pipeline.store.releases import ReleaseView, release_stream, releases_at_head
 from voice_pipeline.store.store import Store
 from voice_pipeline.trust import MANIFEST, TrustError, signature_path, verify_bundle
 
@@ -54,7 +54,7 @@ def export_for_app(store: Store, model_version: str, platform: AppPlatform, fold
         AppExportError: it was never live or was taken back, or `folder` is taken.
         BundleConflictError: it does not verify with the root that devices start from.
         LedgerBrokenError: the ledger was tampered with.
-        LedgerConflictError: the ledger grew while the line was written; export again.
+        LedgerConflictError: a release moved, or this one was decided upon, while the line was written; export again.
     """
     from filelock import FileLock
 
@@ -167,7 +167,8 @@ def _tell(store: Store, manifest: BundleManifest, platform: AppPlatform) -> None
     }
     told = store.ledger.lines(kind=EXPORTED, subject=manifest.digest)
     if all(line.payload != payload for line in told):
-        store.ledger.append(EXPORTED, manifest.digest, payload, "packaging", expected_head=head)
+        stream = release_stream(release.release_id, manifest.digest)
+        store.ledger.append(EXPORTED, manifest.digest, payload, "packaging", head, stream=stream)
 
 
 def _move(staging: Path, folder: Path) -> None:

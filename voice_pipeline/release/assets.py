@@ -6,7 +6,7 @@ from voice_pipeline.partitions import model_version
 from voice_pipeline.release.candidate import register_candidate
 from voice_pipeline.release.controller import advance, next_canary
 from voice_pipeline.release.policy import release_policy
-from voice_pipeline.release.presentation import facts, story, verdict_table
+from voice_pipeline.release.story.presentation import Markdown, page, verdict_table
 from voice_pipeline.schema.release import ReleaseState
 from voice_pipeline.store.releases import ReleaseView
 from voice_pipeline.store.store import Store
@@ -15,8 +15,17 @@ TO_STATE_TAG = "voice_pipeline/to_state"
 OWNERS = ["team:speech"]
 
 
-def _result(view: ReleaseView) -> MaterializeResult:
-    return MaterializeResult(metadata={**facts(view), "story": MetadataValue.md(story(view))})
+Metadata = dict[str, MetadataValue[str] | str | int | float]
+
+
+def page_metadata(store: Store, release_id: str, up_to: int) -> Metadata:
+    """The page of a release as ledger line `up_to` left it, as the UI shows it."""
+    told = page(store, release_policy(store), release_id, up_to)
+    return {name: MetadataValue.md(v) if isinstance(v, Markdown) else v for name, v in told.items()}
+
+
+def _result(store: Store, view: ReleaseView) -> MaterializeResult:
+    return MaterializeResult(metadata=page_metadata(store, view.release_id, view.transitions[-1].seq))
 
 
 @asset(
@@ -30,7 +39,8 @@ def _result(view: ReleaseView) -> MaterializeResult:
 def release_candidate(context: AssetExecutionContext, store: ResourceParam[Store]) -> MaterializeResult:
     view = register_candidate(store, release_policy(store), context.partition_key)
     verdicts = MetadataValue.md(verdict_table(store, view))
-    return MaterializeResult(metadata={**facts(view), "verdicts": verdicts, "story": MetadataValue.md(story(view))})
+    metadata = page_metadata(store, view.release_id, view.transitions[-1].seq)
+    return MaterializeResult(metadata={**metadata, "verdicts": verdicts})
 
 
 @asset(
@@ -42,7 +52,7 @@ def release_candidate(context: AssetExecutionContext, store: ResourceParam[Store
     description="The candidate runs silently beside the live model on a share of devices; nobody sees its answers.",
 )
 def shadow_release(context: AssetExecutionContext, store: ResourceParam[Store]) -> MaterializeResult:
-    return _result(advance(store, release_policy(store), context.partition_key, ReleaseState.SHADOW))
+    return _result(store, advance(store, release_policy(store), context.partition_key, ReleaseState.SHADOW))
 
 
 @asset(
@@ -55,7 +65,7 @@ def shadow_release(context: AssetExecutionContext, store: ResourceParam[Store]) 
 )
 def canary_release(context: AssetExecutionContext, store: ResourceParam[Store]) -> MaterializeResult:
     to_state = next_canary(store, context.partition_key, context.run.tags.get(TO_STATE_TAG))
-    return _result(advance(store, release_policy(store), context.partition_key, to_state))
+    return _result(store, advance(store, release_policy(store), context.partition_key, to_state))
 
 
 @asset(
@@ -67,4 +77,4 @@ def canary_release(context: AssetExecutionContext, store: ResourceParam[Store]) 
     description="The model answers on every device; the one before stays published for instant reversal.",
 )
 def production_release(context: AssetExecutionContext, store: ResourceParam[Store]) -> MaterializeResult:
-    return _result(advance(store, release_policy(store), context.partition_key, ReleaseState.PRODUCTION))
+    return _result(store, advance(store, release_policy(store), context.partition_key, ReleaseState.PRODUCTION))

@@ -8,9 +8,9 @@ from dagster import (
     asset_check,
 )
 
-from voice_pipeline.release.evidence import GATES
+from voice_pipeline.release.gates.evidence import GATES
 from voice_pipeline.release.policy import release_policy
-from voice_pipeline.release.presentation import judged_gate, ledger_state, live_state
+from voice_pipeline.release.story.presentation import judged_gate, ledger_state, live_state
 from voice_pipeline.store.store import Store
 
 

@@ -21,3 +21,19 @@ class MissingEvidenceError(ReleaseError):
 
 class DecisionRefusedError(ReleaseError):
     """The policy does not let this actor decide that, or the decision fits no state of the release."""
+
+
+class UnverifiedDecisionError(ReleaseError):
+    """A stored decision is not what an enrolled person signed about this release, or they may not; it is ignored."""
+
+
+class PersonRefusedError(ReleaseError):
+    """Nobody can be enrolled under that name, role or key."""
+
+
+class UnknownPersonError(ReleaseError):
+    """Nobody of that name is enrolled."""
+
+
+class KeyRefusedError(ReleaseError):
+    """A file is no key, or not the key of the person it is used for."""

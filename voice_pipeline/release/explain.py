@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from voice_pipeline.release.analysis import CANARY_STAGES, MEASURES
+from voice_pipeline.release.analysis.harm import error_of_a_test
 from voice_pipeline.schema.policy_file import load_policy
 from voice_pipeline.schema.release import EXPOSURE_PERCENT, Decision
-from voice_pipeline.schema.release_policy import ANYONE, FILE_NAME, Gates, Guardrails, ReleasePolicy
+from voice_pipeline.schema.release_policy import (
+    ANYONE,
+    FILE_NAME,
+    Compatibility,
+    Gates,
+    Guardrails,
+    ReleasePolicy,
+    SliceMarginGate,
+    WakeWordGate,
+)
 
 _SAID = {
     Decision.APPROVE: "sign a release off",
@@ -15,6 +24,7 @@ _SAID = {
     Decision.HOLD: "hold a rollout",
     Decision.RESUME: "resume a held rollout",
     Decision.ROLLBACK: "roll a release back",
+    Decision.READMIT: "let come back what a person took back",
 }
 
 
@@ -35,6 +45,7 @@ def explain(policy: ReleasePolicy) -> str:
             *_gates(policy.gates),
             *_sign_off(policy),
             *_stages(policy),
+            *_apps(policy.compatibility),
             *_harm(policy.guardrails),
             *_telemetry(policy),
             *_authority(policy),
@@ -45,6 +56,7 @@ def explain(policy: ReleasePolicy) -> str:
 def _gates(gates: Gates) -> list[str]:
     noisy, margins = gates.noisy_wer_improvement, gates.slice_margins
     slices = ", ".join(f"`{name}`" for name in gates.coverage.required_slices)
+    words = gates.wake_words
     size, download = (
         ", ".join(f"{preset} {limit / 1e6:g} MB" for preset, limit in gate.max_bytes.items())
         for gate in (gates.size, gates.download)
@@ -62,7 +74,7 @@ def _gates(gates: Gates) -> list[str]:
         f"worse is at most {noisy.max_probability_worse:g} (paired bootstrap over speakers, "
         f"{gates.bootstrap_samples} samples).",
         f"- **slice_margins**: no slice with {margins.min_words} words of {margins.min_speakers} speakers is worse by "
-        f"more than {margins.max_regression:.1%} absolute, certain at {margins.confidence:.0%}.",
+        f"more than its margin, certain at {margins.confidence:.0%}: {_margins(margins)} (absolute).",
         f"- **int8_delta**: int8 and float differ by at most {gates.int8_delta.max_delta:.1%} absolute.",
         f"- **latency**: p95 on one thread is at most {gates.latency.max_p95_ms:g} ms on every device class, by the "
         "device lab's reports; where it sent none the evaluating host stands in, and the verdict says so. A slower "
@@ -70,10 +82,24 @@ def _gates(gates: Gates) -> list[str]:
         f"- **size**: the network, in the larger of its two forms, is at most: {size}.",
         "- **download**: the compressed archive that a device fetches (both forms of the network, language model, "
         f"golden sounds, cards, manifest, signature) is at most: {download}.",
+        "- **wake_words**: of every wake word in `policy/evaluation.yaml`, the 95 % interval of false alarms an hour "
+        f"lies within {words.max_false_alarms_per_hour:g}, that of the share found above "
+        f"{words.min_detection_rate:.0%}.{_unsaid(words)}",
         f"- **coverage**: the suite has {gates.coverage.min_clips} clips, {gates.coverage.min_speakers} speakers, "
         f"{gates.coverage.min_words} words and the slices {slices}.",
         "",
     ]
+
+
+def _unsaid(gate: WakeWordGate) -> str:
+    words = ", ".join(f"`{phrase}`" for phrase in gate.may_be_uncovered)
+    return f" Nobody need have said {words}." if words else ""
+
+
+def _margins(gate: SliceMarginGate) -> str:
+    """`accent: 2.0%` is a kind of slices, `accent:en-gb 1.0%` one slice."""
+    named = [f"`{name}` {gate.margins[name]:.1%}" for name in sorted(gate.margins)]
+    return ", ".join([*named, f"{'any other' if named else 'any'} {gate.max_regression:.1%}"])
 
 
 def _sign_off(policy: ReleasePolicy) -> list[str]:
@@ -81,7 +107,9 @@ def _sign_off(policy: ReleasePolicy) -> list[str]:
     return [
         "## When a person must sign off",
         "",
-        f"Too little coverage, a sensitive locale ({locales}), or no live model to compare with. Only the first model",
+        f"Too little coverage, a sensitive locale ({locales}), a wake word that the suite does not cover or has too",
+        "little audio for, a slice that the policy names and nobody can judge, or no live model to compare with.",
+        "A sign-off settles what was asked; a gate that asks later stops the next step. Only the first model",
         "of an installation goes from its sign-off straight to production: there is nothing to run it beside.",
         "",
     ]
@@ -107,22 +135,47 @@ def _stages(policy: ReleasePolicy) -> list[str]:
         *rows,
         "| production | 100 % | | | | |",
         "",
-        "A stage is passed when the correction rate, by device, is shown not to be worse by more than its margin",
-        f"(one-sided test at {promotion.alpha:g}, split over {promotion.max_looks} looks spaced by the stage's time),",
-        f"and p95 latency is at most {promotion.max_latency_ratio:g} times the live model's. Not shown after",
-        f"{promotion.max_looks} looks: held for a person. Shown to be worse: rolled back.",
+        "A stage is passed when the correction rate, by device, is shown not to be worse by more than the margin of",
+        "the stage, in a canary also every guardrail below by more than its own (one-sided tests at",
+        f"{promotion.alpha:g}, spent over at most {promotion.max_looks} looks by a group-sequential rule; looks are",
+        "spaced by the stage's time), and p95 latency is at most",
+        f"{promotion.max_latency_ratio:g} times the live model's. Not shown after {promotion.max_looks} looks:",
+        "held for a person. Shown to be worse: rolled back.",
+        "In a guardrail a device that was not heard on any model for "
+        f"{policy.guardrails.silence_minutes:g} minutes weighs no less than an average one that was.",
+        "A person who resumes a held stage grants as many looks again, with half the error of those before: at most",
+        f"{2 * promotion.alpha:g} in all, however often. What the stage has shown is kept. A release that a person",
+        "ended and a person readmitted begins with all its error anew.",
+        "What looks have spent stays spent: where this policy changes within a stage, later looks have what its error",
+        "leaves beyond that, and where it leaves nothing, the release is held.",
+        f"Nothing concluded for {policy.telemetry.hold_after_minutes / 60:g} hours: held for a person.",
+        "",
+        "How often these rules err, simulated: [error rates](error-rates.md).",
+        "",
+    ]
+
+
+def _apps(rules: Compatibility) -> list[str]:
+    last = "; ".join(f"format {number}: app {app}" for number, app in sorted(rules.last_app_of_format.items()))
+    return [
+        "## Which apps run a model",
+        "",
+        "Those from the bundle's `min_app_version` on, to the last app that reads its manifest's format: "
+        f"{last or 'every later one'}.",
+        "An app outside the range of the live model keeps the newest live model before it that it runs, or has none.",
         "",
     ]
 
 
 def _harm(rules: Guardrails) -> list[str]:
-    per_test = rules.alpha / (CANARY_STAGES * len(MEASURES))
+    per_test = error_of_a_test(rules)
     return [
         "## Harm",
         "",
         "Tested at every tick by bounds that hold at all times together; each device counts once a stage, with its",
         f"first {rules.dictations_per_device} dictations. The chance of ever rolling back a harmless model is at most "
-        f"{rules.alpha:g} a rollout ({per_test:.4f} a test).",
+        f"{rules.alpha:g} a rollout: one budget, half for these tests ({per_test:.4f} each), half for looks that find",
+        "a model inferior.",
         "Every device that the candidate is offered to counts, also one whose app is too old for the live model; it is",
         "compared with what such apps run. Only devices that run both models can promote.",
         "Harm is certain when a share of dictations exceeds that of the others by more than:",
@@ -131,7 +184,8 @@ def _harm(rules: Guardrails) -> list[str]:
         f"- slower, for the length of the speech, than {rules.slow_ratio:g} times the p95 of the real-time factor "
         f"before the stage on that device class: {rules.slow:.0%}",
         f"- crashed: {rules.crash:.0%}; abandoned: {rules.abandonment:.0%}; fallen back: {rules.fallback:.0%}",
-        f"- devices fallen silent within {rules.silence_minutes:g} minutes: {rules.silence:.0%}",
+        f"- failed in any of these ways: {rules.failure:.0%}",
+        f"- devices that say nothing for {rules.silence_minutes:g} minutes, at the start or later: {rules.silence:.0%}",
         "",
         "Then the release is rolled back in the same tick, by one ledger write; an incident and an alert follow.",
         "",
@@ -145,8 +199,9 @@ def _telemetry(policy: ReleasePolicy) -> list[str]:
         "",
         f"Telemetry older than {rules.stale_minutes:g} minutes in either arm, devices split otherwise than assigned "
         f"(chi-square p < {rules.sample_ratio_p:g}),",
-        f"or less than {rules.min_reporting_share:.0%} of the candidate's devices reporting, relative to the others: "
-        "never a pass.",
+        f"less than {rules.min_reporting_share:.0%} of the candidate's devices reporting, relative to the others, or "
+        f"less than {rules.min_heard_share:.0%} of the devices",
+        "that were active before the stage: never a pass.",
         f"A device's assignment is a lease of {policy.lease_seconds / 60:g} minutes.",
         "",
     ]
@@ -154,7 +209,24 @@ def _telemetry(policy: ReleasePolicy) -> list[str]:
 
 def _authority(policy: ReleasePolicy) -> list[str]:
     lines = ["## Who may decide", ""]
+    lines += [
+        "People are enrolled with a key, by name and role; a decision counts when it is signed by one who may:",
+        "",
+    ]
     for decision, actors in policy.authority.items():
-        who = "anyone" if ANYONE in actors else ", ".join(actors)
-        lines.append(f"- {_SAID[decision]} (`{decision}`): {who}")
+        lines.append(f"- {_SAID[decision]} (`{decision}`): {_who(actors)}")
+    lines += [
+        "",
+        "Overriding a gate that a bundle failed (`override`), for exactly this bundle under exactly this policy,",
+    ]
+    lines += [
+        f"for {policy.gates.max_age_days:g} days; no other gate can be overridden, and no stage, look or sample:",
+        "",
+    ]
+    lines += [f"- **{gate}**: {_who(actors)}" for gate, actors in policy.overrides.items()] or ["- none"]
+    lines += ["", f"Who may enrol and remove people, by a signature, too (`people`): {_who(policy.people)}."]
     return lines
+
+
+def _who(named: tuple[str, ...]) -> str:
+    return "anyone who is enrolled" if ANYONE in named else ", ".join(named) or "nobody"

@@ -1,40 +1,34 @@
-"""The state machine of a release, as a table to read, and the one way in which a transition is written.
+"""The state machine of a release (the table is in `schema.release`), and the one way to write a transition.
 
-Promise: a transition is one append (or one transaction of two, when the live model changes) at the ledger head that the
-decision was made upon. A controller killed anywhere leaves the state before or the state after; of two controllers that
-decide at once, the second is refused (`LedgerConflictError`) and decides again.
+Promise: a transition is one append (or one transaction of two, when the live model changes), refused if a line that
+the decision depends upon (`release_stream`) came after the head that it was made upon. A controller killed anywhere
+leaves the state before or the state after; of two controllers that decide at once, the second is refused
+(`LedgerConflictError`) and decides again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import Connection, update
 
 from voice_pipeline.release.errors import ReleaseRefusedError
+from voice_pipeline.schema.release import TRANSITIONS as TRANSITIONS
+from voice_pipeline.schema.release import PersonEvent
 from voice_pipeline.schema.release import ReleaseState as S
-from voice_pipeline.store.ledger import LedgerLine
-from voice_pipeline.store.releases import TRANSITION, ReleaseView, live_of, rolling_out_of
+from voice_pipeline.store.ledger import LedgerLine, Stream
+from voice_pipeline.store.releases import (
+    ALL_TRANSITIONS,
+    TRANSITION,
+    ReleaseView,
+    live_of,
+    release_stream,
+    rolling_out_of,
+)
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import decisions
-
-TRANSITIONS: dict[S | None, tuple[S, ...]] = {
-    None: (S.CANDIDATE,),
-    S.CANDIDATE: (S.GATED, S.AWAITING_SIGN_OFF, S.REJECTED),
-    S.GATED: (S.SHADOW, S.CANDIDATE, S.REJECTED),  # back to candidate: the champion or the policy changed, gate again
-    S.AWAITING_SIGN_OFF: (S.SHADOW, S.PRODUCTION, S.CANDIDATE, S.REJECTED),  # straight to production: first model only
-    S.SHADOW: (S.CANARY_5, S.HELD, S.ROLLED_BACK),
-    S.CANARY_5: (S.CANARY_25, S.HELD, S.ROLLED_BACK),
-    S.CANARY_25: (S.CANARY_50, S.HELD, S.ROLLED_BACK),
-    S.CANARY_50: (S.PRODUCTION, S.HELD, S.ROLLED_BACK),
-    S.HELD: (S.SHADOW, S.CANARY_5, S.CANARY_25, S.CANARY_50, S.ROLLED_BACK),  # resumes only where it was held
-    S.PRODUCTION: (S.SUPERSEDED, S.ROLLED_BACK),
-    S.SUPERSEDED: (S.PRODUCTION,),  # only as the other half of a rollback
-    S.REJECTED: (),
-    S.ROLLED_BACK: (),
-}
 
 NEXT_STAGE: dict[S, S] = {
     S.GATED: S.SHADOW,
@@ -98,26 +92,37 @@ def write_steps(
     policy_digest: str,
     actor: str,
     decision_ids: Sequence[str] = (),
+    connection: Connection | None = None,
 ) -> list[LedgerLine]:
-    """Append `steps` at `head` in one transaction, and mark the decisions that they carry out.
+    """Append `steps`, decided upon at `head`, in one transaction (the caller's, where `connection` is given), and mark
+    the decisions that they carry out.
 
     Raises:
         ReleaseRefusedError: see `check_step`; the steps are checked against the state each one finds.
         LedgerConflictError: another controller was first.
     """
+    if connection is None:
+        with store.database.write() as own:
+            return write_steps(store, head, views, steps, policy_digest, actor, decision_ids, own)
     states = {view.release_id: view for view in views}
     _check_batch(steps)
-    with store.database.write() as connection:
-        lines = []
-        for offset, step in enumerate(steps):
-            check_step(step, tuple(states.values()))
-            line = store.ledger.append(
-                TRANSITION, step.release_id, _payload(step, policy_digest), actor, head + offset, connection
-            )
-            lines.append(line)
-            _apply(states, step, line)
-        _mark(connection, decision_ids, lines[-1].seq)
+    lines: list[LedgerLine] = []
+    for step in steps:
+        check_step(step, tuple(states.values()))
+        payload, upon = _payload(step, policy_digest), lines[-1].seq if lines else head
+        line = store.ledger.append(TRANSITION, step.release_id, payload, actor, upon, connection, _stream(steps))
+        lines.append(line)
+        _apply(states, step, line)
+    _mark(connection, decision_ids, lines[-1].seq)
     return lines
+
+
+def _stream(steps: Sequence[Step]) -> Stream:
+    """The lines that overturn what was decided; a rollback waits for none but transitions, whoever asks for it."""
+    if any(step.to_state is S.ROLLED_BACK for step in steps):
+        return ALL_TRANSITIONS
+    stream = release_stream(*(name for step in steps for name in (step.release_id, step.bundle_digest)))
+    return replace(stream, kinds=stream.kinds | {PersonEvent.REMOVED, PersonEvent.FOUNDED_ANEW})
 
 
 def _check_batch(steps: Sequence[Step]) -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from voice_pipeline.schema.policy_file import load_policy
+from voice_pipeline.schema.canonical import canonical_json
+from voice_pipeline.schema.policy_file import PolicyError, load_policy
 from voice_pipeline.schema.release_policy import FILE_NAME, ReleasePolicy
+from voice_pipeline.store.blobs import write_atomically
 from voice_pipeline.store.store import Store
+
+LAST_GOOD = "last_good_release_policy.yaml"
+_kept: dict[Path, str] = {}
 
 
 def release_policy(store: Store) -> ReleasePolicy:
@@ -22,6 +28,39 @@ def release_policy(store: Store) -> ReleasePolicy:
         return _cached(path, stat.st_mtime_ns, stat.st_size)
     except FileNotFoundError:
         return load_policy(path, ReleasePolicy)  # raises, naming the file
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The rules in force. `problem` says what is wrong with the file where they are not from it; "" where they are."""
+
+    policy: ReleasePolicy
+    problem: str
+
+
+def standing_policy(store: Store) -> Standing:
+    """The policy by which harm is undone, people may stop a release, and devices are answered: the file's, or while
+    that is invalid the last good one of this installation. Nothing is promoted by the latter: see `release_policy`.
+
+    Raises:
+        PolicyError: the file is invalid and there never was a good one.
+    """
+    kept = store.settings.root / LAST_GOOD
+    try:
+        policy = release_policy(store)
+    except PolicyError as error:
+        if not kept.exists():
+            raise
+        return Standing(load_policy(kept, ReleasePolicy), f"{error}; until it is mended, the last good policy stands")
+    _keep(kept, policy)
+    return Standing(policy, "")
+
+
+def _keep(path: Path, policy: ReleasePolicy) -> None:
+    """Remember a good policy for the time when the file is none; a process writes each once."""
+    if _kept.get(path) != policy.digest:
+        write_atomically(path, canonical_json(policy))
+        _kept[path] = policy.digest
 
 
 @lru_cache(maxsize=8)

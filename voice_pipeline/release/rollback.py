@@ -11,16 +11,27 @@ from typing import Any
 
 from sqlalchemy import select
 
-from voice_pipeline.release.machine import Step, step_of, write_steps
+from voice_pipeline.release.machine import Step, step_of
 from voice_pipeline.schema.canonical import digest
 from voice_pipeline.schema.monitoring import Action, IncidentKind
 from voice_pipeline.schema.release import ReleaseState as S
-from voice_pipeline.schema.release_policy import ReleasePolicy
 from voice_pipeline.store.alerts import raise_alert
 from voice_pipeline.store.incidents import open_incident
 from voice_pipeline.store.releases import ReleaseView, release_views, rolling_out_of
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import alerts
+
+CONTROLLERS = ("release-controller", "release-candidate")
+"""Who writes transitions without a person: what a person did needs no telling."""
+
+BESIDE = "beside"
+"""In the evidence of a release that fell because the live one beside it was rolled back: the live one's id."""
+
+ASKING = {
+    S.HELD: "`voice-pipeline release resume {0}` starts its stage afresh, `release rollback {0}` undoes it",
+    S.AWAITING_SIGN_OFF: "`voice-pipeline release approve {0}` or `release reject {0}`",
+}
+"""States that wait for a person, and what to do there."""
 
 
 def rollback_steps(
@@ -32,56 +43,58 @@ def rollback_steps(
         return steps
     other = rolling_out_of(tuple(views))
     if other is not None:
-        steps.append(step_of(other, S.ROLLED_BACK, f"the live model {view.model_version} it ran beside is rolled back"))
-    previous = next((v for v in views if v.release_id == view.previous_live and v.state is S.SUPERSEDED), None)
+        fallen = f"the live model {view.model_version} it ran beside is rolled back"
+        steps.append(step_of(other, S.ROLLED_BACK, fallen, {BESIDE: view.release_id}))
+    previous = model_before(view, views)
     if previous is not None:
         evidence = {"previous_live": previous.previous_live}
-        steps.append(step_of(previous, S.PRODUCTION, f"back in place of {view.model_version}", evidence))
+        steps.append(step_of(previous, S.PRODUCTION, f"back in place of {view.model_version}: {reason}", evidence))
     return steps
 
 
-def roll_back(
-    store: Store,
-    policy: ReleasePolicy,
-    head: int,
-    views: Sequence[ReleaseView],
-    view: ReleaseView,
-    reason: str,
-    evidence: dict[str, Any],
-    actor: str,
-    decision_ids: Sequence[str] = (),
-) -> None:
-    """Write the rollback, then tell people.
-
-    Raises:
-        LedgerConflictError: another controller was first; nothing was written.
-    """
-    steps = rollback_steps(view, views, reason, evidence)
-    write_steps(store, head, views, steps, policy.digest, actor, decision_ids)
-    tell_untold(store)
+def model_before(view: ReleaseView, views: Sequence[ReleaseView]) -> ReleaseView | None:
+    """The release that is live again when the live `view` is rolled back; None: then there is no model."""
+    return next((v for v in views if v.release_id == view.previous_live and v.state is S.SUPERSEDED), None)
 
 
 def tell_untold(store: Store) -> list[str]:
-    """Open an incident and alert for every rolled-back release of which nobody was told; returns their ids."""
+    """Tell people of what nobody told them yet: rollbacks (an incident and an alert), and releases that wait for a
+    person (an alert: a stage that the controller held, a sign-off). Returns the ids of the releases told of.
+    """
     told = []
     for view in release_views(store):
-        cause = {"release_id": view.release_id, "event": "rolled_back"}
-        if view.state is not S.ROLLED_BACK or _alerted(store, cause):
-            continue
         last = view.transitions[-1]
-        summary = f"release {view.release_id} was rolled back from {last.from_state}: {last.reason}"
-        detail = {
-            "bundle_digest": view.bundle_digest,
-            "from": last.from_state.value if last.from_state else None,
-            "at": last.at,
-            "actor": last.actor,
-            "ledger_seq": last.seq,
-            "evidence": last.evidence,
-        }
-        open_incident(store, IncidentKind.RELEASE_HARM, cause, view.model_version, Action.ROLL_BACK, summary, detail)
-        raise_alert(store, cause, f"rolled back {view.model_version}", summary)
+        if view.state is S.ROLLED_BACK:
+            cause = {"release_id": view.release_id, "event": "rolled_back"}
+        elif view.state in ASKING and last.actor in CONTROLLERS:
+            cause = {"release_id": view.release_id, "event": f"{view.state.value} since ledger line {last.seq}"}
+        else:
+            continue
+        if _alerted(store, cause):
+            continue
+        if view.state is S.ROLLED_BACK:
+            _tell_of_rollback(store, view, cause)
+        else:
+            what_to_do = ASKING[view.state].format(view.release_id)
+            body = f"release {view.release_id} is {view.state}: {last.reason}; {what_to_do}"
+            raise_alert(store, cause, f"{view.model_version} waits for a person", body)
         told.append(view.release_id)
     return told
+
+
+def _tell_of_rollback(store: Store, view: ReleaseView, cause: dict[str, str]) -> None:
+    last = view.transitions[-1]
+    summary = f"release {view.release_id} was rolled back from {last.from_state}: {last.reason}"
+    detail = {
+        "bundle_digest": view.bundle_digest,
+        "from": last.from_state.value if last.from_state else None,
+        "at": last.at,
+        "actor": last.actor,
+        "ledger_seq": last.seq,
+        "evidence": last.evidence,
+    }
+    open_incident(store, IncidentKind.RELEASE_HARM, cause, view.model_version, Action.ROLL_BACK, summary, detail)
+    raise_alert(store, cause, f"rolled back {view.model_version}", summary)
 
 
 def _alerted(store: Store, cause: dict[str, str]) -> bool:

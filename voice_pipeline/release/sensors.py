@@ -1,13 +1,21 @@
 """Release sensors: a published bundle becomes a candidate; telemetry and decisions move the rollout.
 
-The rollout sensor undoes harm itself, inside its tick; only promotions become runs.
+The rollout sensor undoes harm itself, inside its tick; only promotions become runs. What no run tells (a rollback, what
+a person decided, a look) it tells on the assets: from the ledger, so that a tick that was killed half-way is made good.
 """
+
+from collections.abc import Callable, Sequence
+from functools import cache
 
 from dagster import (
     AssetKey,
     AssetMaterialization,
+    AssetObservation,
+    AssetRecordsFilter,
     AssetSelection,
+    DagsterInstance,
     DefaultSensorStatus,
+    EventLogRecord,
     ResourceParam,
     RunRequest,
     SensorEvaluationContext,
@@ -17,14 +25,17 @@ from dagster import (
 )
 
 from voice_pipeline.partitions import model_version
-from voice_pipeline.release.assets import TO_STATE_TAG
+from voice_pipeline.release.assets import TO_STATE_TAG, page_metadata
 from voice_pipeline.release.candidate import awaiting_registration
-from voice_pipeline.release.controller import Promotion, tick
-from voice_pipeline.release.policy import release_policy
-from voice_pipeline.release.presentation import facts
+from voice_pipeline.release.controller import tick_by_standing_policy
+from voice_pipeline.release.story.audits import Audit, untold
+from voice_pipeline.release.story.presentation import LEDGER_LINE
+from voice_pipeline.release.turns import Promotion
 from voice_pipeline.schema.release import ReleaseState
-from voice_pipeline.store.releases import find_release
 from voice_pipeline.store.store import Store
+
+EVENTS = 1000
+"""Newest events of an asset's partition among which a ledger line is looked for."""
 
 ROLLOUT = ("shadow_release", "canary_release", "production_release")
 
@@ -60,9 +71,11 @@ def signed_bundle_sensor(context: SensorEvaluationContext, store: ResourceParam[
     description="One tick of the release controller: harm is rolled back at once, promotions that are due become runs.",
 )
 def rollout_sensor(context: SensorEvaluationContext, store: ResourceParam[Store]) -> SensorResult:
-    result = tick(store, release_policy(store))
-    audits = [_audit(store, release_id) for release_id in result.rolled_back]
-    return _result([_request(step) for step in result.due], audits, "; ".join(result.notes) or "nothing rolls out")
+    result = tick_by_standing_policy(store)
+    found = untold(store, context.cursor, _told_on(context.instance))
+    audits = [_event(store, audit) for audit in found.audits]
+    requests = [_request(step) for step in result.due]
+    return _result(requests, audits, "; ".join(result.notes) or "nothing rolls out", found.cursor)
 
 
 def _request(step: Promotion) -> RunRequest:
@@ -76,20 +89,39 @@ def _request(step: Promotion) -> RunRequest:
     )
 
 
-def _audit(store: Store, release_id: str) -> AssetMaterialization:
-    """The rollback, visible on the asset; it happened in the ledger already."""
-    view = find_release(store, release_id)
-    assert view is not None
-    came_from = view.transitions[-1].from_state
-    asset = {ReleaseState.SHADOW: "shadow_release", ReleaseState.PRODUCTION: "production_release"}
-    key = asset.get(came_from, "canary_release") if came_from else "canary_release"
-    return AssetMaterialization(asset_key=key, partition=view.model_version, metadata=facts(view))
+def _told_on(instance: DagsterInstance) -> Callable[[str, str], frozenset[str]]:
+    """Which ledger lines the events on (asset, model version) tell, each asked of the event log at most once."""
+
+    @cache
+    def told_on(asset: str, model: str) -> frozenset[str]:
+        wanted = AssetRecordsFilter(AssetKey(asset), asset_partitions=[model])
+        steps, looks = instance.fetch_materializations(wanted, EVENTS), instance.fetch_observations(wanted, EVENTS)
+        events = [*(r.asset_materialization for r in steps.records), *(_observation(r) for r in looks.records)]
+        return frozenset(str(e.metadata[LEDGER_LINE].value) for e in events if e and LEDGER_LINE in e.metadata)
+
+    return told_on
 
 
-def _result(requests: list[RunRequest], audits: list[AssetMaterialization], otherwise: str) -> SensorResult:
+def _observation(record: EventLogRecord) -> AssetObservation | None:
+    return record.event_log_entry.asset_observation
+
+
+def _event(store: Store, audit: Audit) -> AssetMaterialization | AssetObservation:
+    """A ledger line, visible on the asset: what it tells happened already."""
+    kind = AssetMaterialization if audit.is_step else AssetObservation
+    metadata = page_metadata(store, audit.release_id, audit.seq)
+    return kind(asset_key=audit.asset, partition=audit.model_version, metadata=metadata)
+
+
+def _result(
+    requests: list[RunRequest],
+    audits: Sequence[AssetMaterialization | AssetObservation],
+    otherwise: str,
+    cursor: str | None = None,
+) -> SensorResult:
     if requests:
-        return SensorResult(run_requests=requests, asset_events=audits)
-    return SensorResult(skip_reason=otherwise, asset_events=audits)
+        return SensorResult(run_requests=requests, asset_events=audits, cursor=cursor)
+    return SensorResult(skip_reason=otherwise, asset_events=audits, cursor=cursor)
 
 
 jobs = [release_job, rollout_job]

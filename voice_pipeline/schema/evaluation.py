@@ -10,6 +10,9 @@ from voice_pipeline.schema.base import Record
 from voice_pipeline.schema.clip import DeviceClass
 from voice_pipeline.schema.training import Interval
 
+SLICE_KINDS = ("condition", "device", "microphone", "accent", "gender", "source", "length", "snr")
+"""What slices of a suite are made by: a slice is called `<kind>:<value>`."""
+
 
 class RelativeChange(Record):
     """`(candidate - baseline) / baseline` of the error rates: negative = better, -1 = no error left.

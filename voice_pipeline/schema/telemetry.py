@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from voice_pipeline.schema.base import Record, UtcTime
 from voice_pipeline.schema.clip import DeviceContext
@@ -26,8 +26,8 @@ class TelemetryEvent(Record):
     """One dictation on one device. `corrected_words` of `words` were changed by the user afterwards.
 
     Acoustic measures are those of `voice_pipeline.speech.measures`. In a shadow release the device runs a second
-    model silently; that pair of figures travels in `shadow_*` (`shadow_changed_words` = word edits between
-    the live answer and the shadow's, `shadow_corrected_words` = the words the user's final text differs by).
+    model silently; its figures travel in `shadow_*` (`shadow_corrected_words` = the words by which the user's final
+    text differs from the shadow's answer), all of them or none: a shadow that did not answer is no perfect one.
     `answered` says who turned it into text: what the edge did (`remote`, the network in its latency) tells nothing of a
     model on that device and counts in no test of a release. `fallback`: the other one should have, and could not.
     The bounds lie far beyond any dictation, and low enough that no sum of counts overflows.
@@ -61,6 +61,19 @@ class TelemetryEvent(Record):
     shadow_latency_ms: LatencyMs | None = None
     shadow_confidence: float | None = None
 
+    @model_validator(mode="after")
+    def _whole_shadow(self) -> Self:
+        missing = [name for name in SHADOW if getattr(self, name) is None]
+        if missing and len(missing) < len(SHADOW):
+            raise ValueError(
+                f"event {self.event_id} has a shadow without {', '.join(missing)}; send all of {', '.join(SHADOW)}, or "
+                "none where the shadow did not answer"
+            )
+        return self
+
+
+SHADOW = ("shadow_model_version", "shadow_corrected_words", "shadow_latency_ms", "shadow_confidence")
+"""What a shadow is told by. Events stored before all were demanded are read as they are, without this check."""
 
 DRIFT_FEATURES: tuple[str, ...] = (
     "duration_s",

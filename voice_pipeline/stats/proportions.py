@@ -18,10 +18,40 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+LEAST_ERROR = 1e-6
+"""Standard errors count as at least this: figures without any spread give no infinite information."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Candidate minus control, by device, with its standard error and the degrees of freedom of Student's t.
+
+    Fewer than two devices in an arm: `value` is NaN and `standard_error` infinite, which never passes any test.
+    """
+
+    value: float
+    standard_error: float
+    freedom: float
+    candidate_n: int
+    control_n: int
+
+    @property
+    def information(self) -> float:
+        """1 / variance; 0 where nothing is known."""
+        return 0.0 if math.isinf(self.standard_error) else self.standard_error**-2
+
+    def bound(self, level: float) -> float:
+        """Half the width of an interval that leaves out `level` on either side; infinite at level 0."""
+        from scipy.special import stdtrit
+
+        if level <= 0 or math.isinf(self.standard_error):
+            return math.inf
+        return float(stdtrit(self.freedom, 1 - level)) * self.standard_error
+
 
 @dataclass(frozen=True)
 class NonInferiority:
-    """One look. `upper` and `lower` are one-sided bounds of `difference` (candidate minus control) at `alpha`.
+    """One look. `upper` is the one-sided bound of `difference` at `level`, `lower` that at `harm_level`.
 
     `passes`: upper < margin. `fails`: lower > margin, i.e. inferior beyond doubt. Neither: not decided.
     """
@@ -30,7 +60,9 @@ class NonInferiority:
     lower: float
     upper: float
     margin: float
-    alpha: float
+    level: float
+    harm_level: float
+    information: float
     candidate_n: int
     control_n: int
 
@@ -57,30 +89,108 @@ def sample_ratio_p_value(observed: Sequence[int], shares: Sequence[float]) -> fl
     return float(chdtrc(len(shares) - 1, statistic))
 
 
-def non_inferiority(candidate: ArrayLike, control: ArrayLike, margin: float, alpha: float) -> NonInferiority:
-    """Welch's one-sided test on per-device rates (lower is better).
+def arm_difference(candidate: ArrayLike, control: ArrayLike) -> Difference:
+    """Welch's difference of means; one value a device."""
+    return _between(_mean(candidate), _mean(control))
 
-    Fewer than two devices in an arm leave the interval infinite: never a pass.
+
+@dataclass(frozen=True)
+class Shares:
+    """What the devices of an arm did: `events` of `trials`, one entry a device, every device with a trial at least."""
+
+    events: Sequence[float]
+    trials: Sequence[int]
+
+
+def share_difference(candidate: Shares, control: Shares, margin: float) -> Difference:
+    """Difference of the shares of all trials, with variances by device and no less than at the margin itself.
+
+    All events over all trials, not the mean of devices' own shares: devices differ in how much they are used, and in
+    such a mean one that is used once weighs, and errs, as much as fifty that are used daily. The variance of the ratio
+    is that of device totals about it (delta method: Deng, Knoblich & Lu, "Applying the delta method in metric
+    analytics", KDD 2018), so trials of one device need not be independent.
+
+    Events may be so rare that a sample shows few or none, and hence little variance, just where it flatters: a plain
+    interval is then too narrow. The variance is taken as at least `p (1 - p) / trials` at the rate under the null
+    hypothesis, `p = control + margin` (Farrington & Manning, Statistics in Medicine 1990), times the design effect: by
+    how much devices vary more than trials that have nothing to do with one another.
     """
-    a, b = np.asarray(candidate, dtype=np.float64), np.asarray(control, dtype=np.float64)
-    if len(a) < 2 or len(b) < 2:
-        return NonInferiority(math.nan, -math.inf, math.inf, margin, alpha, len(a), len(b))
-    va, vb = a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)
-    difference = float(a.mean() - b.mean())
-    spread = va + vb
-    freedom = spread**2 / (va**2 / (len(a) - 1) + vb**2 / (len(b) - 1)) if spread > 0 else len(a) + len(b) - 2
-    half = _half_width(math.sqrt(spread), float(freedom), alpha)
-    return NonInferiority(difference, difference - half, difference + half, margin, alpha, len(a), len(b))
+    rate = _rate(control)
+    null = min(1.0, rate + margin)
+    return _between(_ratio(candidate, null), _ratio(control, rate))
 
 
-def paired_non_inferiority(differences: ArrayLike, margin: float, alpha: float) -> NonInferiority:
-    """The same for one difference (candidate minus control) a device. Fewer than two devices: never a pass."""
+def paired_difference(differences: ArrayLike) -> Difference:
+    """Mean of one difference (candidate minus control) a device."""
     d = np.asarray(differences, dtype=np.float64)
     if len(d) < 2:
-        return NonInferiority(math.nan, -math.inf, math.inf, margin, alpha, len(d), len(d))
-    half = _half_width(float(d.std(ddof=1)) / math.sqrt(len(d)), len(d) - 1, alpha)
-    mean = float(d.mean())
-    return NonInferiority(mean, mean - half, mean + half, margin, alpha, len(d), len(d))
+        return Difference(math.nan, math.inf, 1.0, len(d), len(d))
+    error = max(LEAST_ERROR, float(d.std(ddof=1)) / math.sqrt(len(d)))
+    return Difference(float(d.mean()), error, len(d) - 1.0, len(d), len(d))
+
+
+def non_inferiority(found: Difference, margin: float, level: float, harm_level: float) -> NonInferiority:
+    """Is the candidate shown to be worse by less than `margin` (at `level`), or by more (at `harm_level`)?
+
+    Args:
+        level, harm_level: one-sided, in [0, 1); 0 decides nothing.
+    """
+    return NonInferiority(
+        difference=found.value,
+        lower=found.value - found.bound(harm_level) if found.information else -math.inf,
+        upper=found.value + found.bound(level) if found.information else math.inf,
+        margin=margin,
+        level=level,
+        harm_level=harm_level,
+        information=found.information,
+        candidate_n=found.candidate_n,
+        control_n=found.control_n,
+    )
+
+
+@dataclass(frozen=True)
+class _Arm:
+    """An estimate of one arm with its variance."""
+
+    value: float
+    variance: float
+    n: int
+
+
+def _mean(values: ArrayLike) -> _Arm:
+    x = np.asarray(values, dtype=np.float64)
+    if len(x) < 2:
+        return _Arm(math.nan, math.inf, len(x))
+    return _Arm(float(x.mean()), float(x.var(ddof=1)) / len(x), len(x))
+
+
+def _rate(arm: Shares) -> float:
+    return sum(arm.events) / sum(arm.trials) if arm.trials else 0.0
+
+
+def _ratio(arm: Shares, least_at: float) -> _Arm:
+    """All events over all trials, with no less variance than at the rate `least_at`."""
+    n = len(arm.trials)
+    if n < 2:
+        return _Arm(math.nan, math.inf, n)
+    events, trials = np.asarray(arm.events, dtype=np.float64), np.asarray(arm.trials, dtype=np.float64)
+    rate, everything = _rate(arm), float(trials.sum())
+    totals = events - rate * trials
+    variance = float(totals @ totals) * n / (n - 1) / everything**2
+    own, least = (p * (1 - p) / everything for p in (rate, least_at))
+    design_effect = max(1.0, variance / own) if own > 0 else 1.0
+    return _Arm(rate, max(variance, design_effect * least), n)
+
+
+def _between(a: _Arm, b: _Arm) -> Difference:
+    """Welch's difference of two estimates."""
+    if min(a.n, b.n) < 2:
+        return Difference(math.nan, math.inf, 1.0, a.n, b.n)
+    spread = a.variance + b.variance
+    parts = a.variance**2 / (a.n - 1) + b.variance**2 / (b.n - 1)
+    freedom = spread**2 / parts if parts > 0 else a.n + b.n - 2
+    error = max(LEAST_ERROR, math.sqrt(spread))
+    return Difference(a.value - b.value, error, float(freedom), a.n, b.n)
 
 
 def adjust_for_baseline(
@@ -110,9 +220,3 @@ def adjust_for_baseline(
     if variance <= 1e-12:
         return y
     return np.asarray(y - (float(xc @ yc) / variance) * (x - x.mean()), dtype=np.float64)
-
-
-def _half_width(standard_error: float, freedom: float, alpha: float) -> float:
-    from scipy.special import stdtrit
-
-    return float(stdtrit(freedom, 1 - alpha)) * standard_error

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from filelock import FileLock, Timeout
 from sqlalchemy import RowMapping, select, update
 
 from voice_pipeline.schema.canonical import digest
@@ -23,6 +24,8 @@ logger = logging.getLogger("voice_pipeline.alerts")
 
 MARK = 16
 """Characters of its id that end an alert's line."""
+PATIENCE_S = 5.0
+"""How long one process waits for another that delivers."""
 
 
 def raise_alert(store: Store, cause: Mapping[str, Any], title: str, body: str) -> bool:
@@ -38,7 +41,20 @@ def raise_alert(store: Store, cause: Mapping[str, Any], title: str, body: str) -
 
 
 def deliver_pending(store: Store) -> int:
-    """Log and send every alert that no address has taken yet; returns how many were delivered now."""
+    """Log and send every alert that no address has taken yet; returns how many were delivered now.
+
+    One process at a time: of two that find the same alert pending, each would tell it. Who waits too long leaves it to
+    the other one and to the next call.
+    """
+    store.settings.reports.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(store.settings.reports / ".alerts.lock", timeout=PATIENCE_S):
+            return _deliver(store)
+    except Timeout:
+        return 0
+
+
+def _deliver(store: Store) -> int:
     pending = store.database.rows(select(table).where(table.c.delivered.is_(False)).order_by(table.c.at))
     _write_lines(store, pending)
     delivered = [row["alert_id"] for row in pending if _notify(store.settings.alert_urls, row["title"], row["body"])]
@@ -53,7 +69,6 @@ def _write_lines(store: Store, rows: Sequence[RowMapping]) -> None:
     if not rows:
         return
     path = store.settings.reports / "alerts.log"
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = path.read_text(errors="replace") if path.exists() else ""
     told = {line[-MARK:] for line in text.splitlines()}
     new = [row for row in rows if row["alert_id"][:MARK] not in told]

@@ -2,11 +2,12 @@
 
 Promise: a committed write survives `kill -9` and power loss; a writer holds the database from its first statement
 (`BEGIN IMMEDIATE`), so a check and the write that follows it are one step (https://sqlite.org/lang_transaction.html).
+What must follow a commit (`after_commit`) runs once it is durable, and never for a transaction that failed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -66,8 +67,12 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction that owns the write lock from its start; commits on success, else leaves no trace."""
-        with self.engine.connect().execution_options(write=True) as connection, connection.begin():
+        duties: dict[str, Callable[[], None]] = {}
+        options = {"write": True, "after_commit": duties}
+        with self.engine.connect().execution_options(**options) as connection, connection.begin():
             yield connection
+        for duty in duties.values():
+            duty()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -106,6 +111,13 @@ class Database:
         """The first column of the first row, or None."""
         with self.read() as connection:
             return connection.execute(statement).scalar()
+
+
+def after_commit(connection: Connection, name: str, duty: Callable[[], None]) -> None:
+    """Have `duty` run when the transaction of `Database.write` on `connection` has committed, and only then. Of several
+    duties of one `name` the last one counts. The write is durable by then, so a duty must not raise.
+    """
+    connection.get_execution_options()["after_commit"][name] = duty
 
 
 def insert_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> int:

@@ -28,11 +28,13 @@ class UnknownSubjectError(StoreError):
 
 
 class LedgerBrokenError(StoreError):
-    """The ledger's hash chain does not verify: a line was changed, removed or reordered."""
+    """The ledger does not verify: a line was changed, removed, inserted or reordered, its last lines were cut off, its
+    chain was written anew, or the signed note that would show that (`store.checkpoint`) is missing or not ours.
+    """
 
 
 class LedgerConflictError(StoreError):
-    """Another writer appended first; read again and decide again."""
+    """Another writer appended a line that this decision depends upon; read again and decide again."""
 
 
 class DamagedShardError(StoreError):

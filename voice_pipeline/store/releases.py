@@ -12,16 +12,32 @@ from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from voice_pipeline.schema.release import EXPOSURE_PERCENT, ReleaseState
-from voice_pipeline.store.ledger import Ledger, LedgerLine
+from voice_pipeline.schema.release import EXPOSURE_PERCENT, TRANSITIONS, ReleaseState
+from voice_pipeline.store.checkpoint import RESTORE
+from voice_pipeline.store.errors import LedgerBrokenError
+from voice_pipeline.store.ledger import Ledger, LedgerLine, Stream
 from voice_pipeline.store.store import Store
 
 TRANSITION = "transition"
+
+ALL_TRANSITIONS = Stream(kinds=frozenset({TRANSITION}))
+"""What undoing a release is decided upon: where every release stands. Harm that was once shown stays shown, so neither
+a later look nor a later verdict nor anything that has nothing to do with releases may keep it from being undone."""
 
 ENDED = frozenset({ReleaseState.REJECTED, ReleaseState.ROLLED_BACK, ReleaseState.SUPERSEDED})
 ROLLING_OUT = frozenset(
     {ReleaseState.SHADOW, ReleaseState.CANARY_5, ReleaseState.CANARY_25, ReleaseState.CANARY_50, ReleaseState.HELD}
 )
+
+
+def release_stream(*ids: str) -> Stream:
+    """What any other step of a release is decided upon: where every release stands (one is live, one rolls out), and
+    all that is said of it or its bundle (looks, decisions, verdicts).
+
+    Args:
+        ids: the release's id and its bundle's digest, the subjects of those lines.
+    """
+    return Stream(ALL_TRANSITIONS.kinds, frozenset(ids))
 
 
 @dataclass(frozen=True)
@@ -133,7 +149,11 @@ def _fold(store: Store) -> tuple[int, tuple[ReleaseView, ...]]:
 
 
 def fold(lines: list[LedgerLine]) -> tuple[ReleaseView, ...]:
-    """Transition lines, in order, as releases. Pure: the same lines always give the same releases."""
+    """Transition lines, in order, as releases. Pure: the same lines always give the same releases.
+
+    Raises:
+        LedgerBrokenError: names the first line that the state machine does not allow: no controller wrote it.
+    """
     views: dict[str, ReleaseView] = {}
     for line in lines:
         views[line.subject] = _after(views.get(line.subject), line, live_of(tuple(views.values())))
@@ -141,17 +161,10 @@ def fold(lines: list[LedgerLine]) -> tuple[ReleaseView, ...]:
 
 
 def _after(view: ReleaseView | None, line: LedgerLine, live_now: ReleaseView | None) -> ReleaseView:
-    payload = line.payload
-    step = Transition(
-        seq=line.seq,
-        at=line.at,
-        actor=line.actor,
-        from_state=ReleaseState(payload["from"]) if payload["from"] else None,
-        to_state=ReleaseState(payload["to"]),
-        reason=payload["reason"],
-        policy_digest=payload["policy_digest"],
-        evidence=payload.get("evidence") or {},
-    )
+    payload, step = line.payload, _transition(line)
+    problem = _problem(view, step, live_now)
+    if problem:
+        raise LedgerBrokenError(f"ledger line {line.seq}: release {line.subject} {problem}; {RESTORE}")
     resume_state = view.state if view and step.to_state is ReleaseState.HELD else None
     return ReleaseView(
         release_id=line.subject,
@@ -164,6 +177,35 @@ def _after(view: ReleaseView | None, line: LedgerLine, live_now: ReleaseView | N
         transitions=(*(view.transitions if view else ()), step),
         resume_state=resume_state,
     )
+
+
+def _transition(line: LedgerLine) -> Transition:
+    payload = line.payload
+    try:
+        return Transition(
+            seq=line.seq,
+            at=line.at,
+            actor=line.actor,
+            from_state=ReleaseState(payload["from"]) if payload["from"] else None,
+            to_state=ReleaseState(payload["to"]),
+            reason=payload["reason"],
+            policy_digest=payload["policy_digest"],
+            evidence=payload.get("evidence") or {},
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise LedgerBrokenError(f"ledger line {line.seq} holds no transition of a release; {RESTORE}") from error
+
+
+def _problem(view: ReleaseView | None, step: Transition, live_now: ReleaseView | None) -> str:
+    """Empty, or why no controller can have written this line."""
+    state = view.state if view else None
+    if step.from_state is not state:
+        return f"is {state or 'not registered'}, not {step.from_state or 'new'}, as the line says"
+    if step.to_state not in TRANSITIONS[state]:
+        return f"cannot go from {state or 'nothing'} to {step.to_state}"
+    if step.to_state is ReleaseState.PRODUCTION and live_now is not None:
+        return f"cannot be live beside {live_now.release_id}"
+    return ""
 
 
 def _previous_live(view: ReleaseView | None, step: Transition, live_now: ReleaseView | None) -> str | None:

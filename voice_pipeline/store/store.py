@@ -7,9 +7,11 @@ from datetime import datetime
 
 from voice_pipeline.settings import Settings
 from voice_pipeline.store.blobs import BlobStore
+from voice_pipeline.store.checkpoint import CheckpointFile
 from voice_pipeline.store.clock import Clock, SystemClock
 from voice_pipeline.store.database import Database
 from voice_pipeline.store.ledger import Ledger
+from voice_pipeline.store.line_key import LineKeyFile
 from voice_pipeline.store.tables import catalogue
 from voice_pipeline.store.vault import Vault, home_salt
 from voice_pipeline.store.vault_tables import vault
@@ -48,7 +50,7 @@ class Store:
             database=database,
             blobs=BlobStore(settings.blobs),
             vault=Vault(vault_database, settings.keys, clock),
-            ledger=Ledger(database, clock),
+            ledger=Ledger(database, clock, CheckpointFile(settings.root, settings.keys), LineKeyFile(settings.keys)),
             clock=clock,
             subject_salt=settings.subject_salt.get_secret_value() or home_salt(settings.keys),
         )

@@ -2,10 +2,11 @@
 
 from dagster import AssetExecutionContext, MaterializeResult, MetadataValue, ResourceParam, asset
 
+from voice_pipeline.evaluation.charts import as_markdown_image
 from voice_pipeline.partitions import model_version
 from voice_pipeline.store.store import Store
 from voice_pipeline.training import presentation, stages
-from voice_pipeline.training.charts import as_markdown_image, with_charts_inside
+from voice_pipeline.training.charts import with_charts_inside
 from voice_pipeline.training.planning import find_plan
 
 GROUP = "training"

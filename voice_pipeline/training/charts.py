@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from voice_pipeline.evaluation.charts import as_png
+from voice_pipeline.evaluation.charts import as_markdown_image, as_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,11 +41,6 @@ def learning_curve_png(epochs: Sequence[Mapping[str, Any]]) -> bytes:
     grid[-1][0].set_xlabel("epoch")
     loss_axis.grid(alpha=0.3)
     return as_png(figure)
-
-
-def as_markdown_image(png: bytes, caption: str) -> str:
-    """A Markdown image with the PNG inside as a data URI."""
-    return f"![{caption}](data:image/png;base64,{base64.b64encode(png).decode()})"
 
 
 def with_charts_inside(card: Path) -> str:

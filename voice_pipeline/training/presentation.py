@@ -8,11 +8,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from voice_pipeline.evaluation.charts import as_markdown_image
 from voice_pipeline.evaluation.latency import worst
 from voice_pipeline.evaluation.paired import AgainstLive
 from voice_pipeline.evaluation.tables import comparison_table, latency_table, slice_table, words_table
 from voice_pipeline.training.assessment import CAPTIONS, Assessment
-from voice_pipeline.training.charts import as_markdown_image
 from voice_pipeline.training.confidence import RELIABILITY, RISK_COVERAGE, CalibratedModel, Calibration, HeldOut
 from voice_pipeline.training.planning import Plan
 from voice_pipeline.training.preflight import Finding

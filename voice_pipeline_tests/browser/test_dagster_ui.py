@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-CHROMIUM = "/usr/bin/chromium"
+from voice_pipeline_tests.browser.conftest import CHROMIUM
+
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.story,
@@ -58,19 +59,6 @@ def _wait(url: str, server: subprocess.Popen[bytes]) -> None:
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             time.sleep(1)
     pytest.fail("the webserver did not answer within three minutes")
-
-
-@pytest.fixture
-def page(ui: str) -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=flags)
-        opened = browser.new_page(viewport={"width": 1800, "height": 1000})
-        opened.set_default_timeout(60_000)
-        yield opened
-        browser.close()
 
 
 def test_the_lineage_shows_all_eight_stages(page: Any, ui: str) -> None:

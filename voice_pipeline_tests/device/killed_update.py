@@ -29,17 +29,22 @@ BY_CHUNK = {str(OWN_CODE / name) for name in ("exchange.py", "fetching.py")}
 
 
 def update(home: Path, url: str, context: DeviceContext, root: bytes, now: datetime, die_at: int, log: Path) -> None:
-    """Poll and update; die at step `die_at` (0: never). The number of steps taken is left in `log`."""
+    """Poll and update; die at step `die_at` (0: never). Left in `log`: the number of steps taken, and of them the one
+    that moved a file to its place among the slots for the last time: the swap.
+    """
     taken = [0]
+    swap = [0]
 
     def step() -> None:
         taken[0] += 1
         if taken[0] == die_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def audited(event: str, _arguments: tuple[Any, ...]) -> None:
+    def audited(event: str, arguments: tuple[Any, ...]) -> None:
         if event.startswith(STEPS):
             step()
+        if event == "os.rename" and Path(os.fsdecode(arguments[1])).parent == home / "slots":
+            swap[0] = taken[0]
 
     def called(frame: FrameType, _event: str, _argument: Any) -> Any:
         file = frame.f_code.co_filename
@@ -58,4 +63,4 @@ def update(home: Path, url: str, context: DeviceContext, root: bytes, now: datet
         device.update()
         sys.settrace(None)
     total = taken[0]
-    log.write_text(str(total))
+    log.write_text(f"{total} {swap[0]}")

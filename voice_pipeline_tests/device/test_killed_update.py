@@ -25,8 +25,8 @@ from voice_pipeline_tests.device import killed_update
 from voice_pipeline_tests.device.conftest import PHONE, V1, V2, Edge
 from voice_pipeline_tests.packaging.small_models import sign_small_bundle
 
-ANYWHERE, NEAR_THE_END = 20, 20
-"""Points of each of the five kinds of update: over all of it, and over its last tenth, where the swap is."""
+ANYWHERE, BEFORE_SWAP, AFTER_SWAP = 20, 10, 10
+"""Points of each of the five kinds of update: over all of it, the steps up to the swap, and over what follows."""
 V4 = "m-20261102-00000004"
 SPEECH = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
 PRELOADED = ["voice_pipeline_tests.device.killed_update", "onnxruntime", "tuf.ngclient", "securesystemslib.signer"]
@@ -76,19 +76,25 @@ class World:
         self.edge.assign(kind.model, shadow=kind.shadow)
         return home
 
-    def killed(self, home: Path, die_at: int) -> int:
-        """Update in a new process that dies at a step (0: never); gives the number of steps of a full update."""
+    def killed(self, home: Path, die_at: int) -> None:
+        """Update in a new process that dies at a step."""
+        assert self._update(home, die_at) == -signal.SIGKILL
+
+    def unharmed(self, home: Path) -> tuple[int, int]:
+        """Update in a new process that lives: its number of steps, and which of them is the swap."""
+        assert self._update(home, 0) == 0
+        steps, swap = (self.folder / "steps").read_text().split()
+        return int(steps), int(swap)
+
+    def _update(self, home: Path, die_at: int) -> int | None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOADED)
-        log = self.folder / "steps"
-        log.unlink(missing_ok=True)
         root = self.edge.repository(self.clock.now()).trusted_root()
-        arguments = (home, self.edge.url, PHONE, root, self.clock.now(), die_at, log)
+        arguments = (home, self.edge.url, PHONE, root, self.clock.now(), die_at, self.folder / "steps")
         process = context.Process(target=killed_update.update, args=arguments)
         process.start()
         process.join(60)
-        assert process.exitcode == (-signal.SIGKILL if die_at else 0)
-        return 0 if die_at else int(log.read_text())
+        return process.exitcode
 
 
 @pytest.fixture
@@ -106,12 +112,11 @@ def world(edge: Edge, clock: ManualClock, http: httpx.Client, folder: Path) -> W
     return World(edge, http, clock, folder)
 
 
-def points(steps: int, seed: str) -> list[int]:
-    """Distinct, in order."""
+def points(steps: int, swap: int, seed: str) -> list[int]:
+    """Distinct, in order. Dying at step n is dying before it is done: at `swap`, the swap has not happened."""
     rng = random.Random(seed)
-    last = range(steps - max(NEAR_THE_END, steps // 10) + 1, steps + 1)
-    near = rng.sample(last, NEAR_THE_END)
-    return sorted({*near, *rng.sample(sorted(set(range(1, steps + 1)) - set(near)), ANYWHERE)})
+    near = {*range(swap - BEFORE_SWAP + 1, swap + 1), *rng.sample(range(swap + 1, steps + 1), AFTER_SWAP)}
+    return sorted({*near, *rng.sample(sorted(set(range(1, steps + 1)) - near), ANYWHERE)})
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
@@ -124,11 +129,11 @@ def test_device_killed_at_any_point_of_an_update_always_holds_a_verified_working
     for _ in range(2):  # the first one alone finds caches cold
         shutil.rmtree(unharmed, ignore_errors=True)
         shutil.copytree(before, unharmed, symlinks=True)
-        steps = world.killed(unharmed, 0)
+        steps, swap = world.unharmed(unharmed)
     finished = world.start(unharmed)
     texts = {kind.model: finished.transcribe(SPEECH).text}
-    chosen = points(steps, kind.model + str(kind.shadow))
-    assert len(chosen) == ANYWHERE + NEAR_THE_END
+    chosen = points(steps, swap, kind.model + str(kind.shadow))
+    assert len(chosen) == ANYWHERE + BEFORE_SWAP + AFTER_SWAP
     found = []
     for die_at in chosen:
         home = folder / f"killed-{die_at}"
@@ -168,7 +173,7 @@ def _next_try_succeeds(client: DeviceClient, home: Path, kind: Kind, texts: dict
 
 def test_device_killed_twice_during_its_first_update_still_gets_its_first_model(world: World, folder: Path) -> None:
     world.edge.assign(V1)
-    steps = world.killed(folder / "unharmed", 0)
+    steps, _ = world.unharmed(folder / "unharmed")
     texts = {V1: world.start(folder / "unharmed").transcribe(SPEECH).text}
     home = folder / "new"
     for share in (0.5, 0.95):

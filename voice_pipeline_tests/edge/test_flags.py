@@ -165,11 +165,11 @@ def test_bulk_names_every_flag_once_as_the_single_requests_do(client: TestClient
 @pytest.fixture
 def others(released: Released) -> Iterator[Any]:
     """The OpenFeature SDK over its OFREP provider, on a real server."""
-    ofrep = pytest.importorskip("openfeature.contrib.provider.ofrep", reason="optional OpenFeature client")
     from openfeature import api
+    from openfeature.contrib.provider.ofrep import OFREPProvider
 
     with EdgeServer(released[0]) as edge:
-        api.set_provider(ofrep.OFREPProvider(edge.url), domain="edge")
+        api.set_provider(OFREPProvider(edge.url), domain="edge")
         yield api.get_client(domain="edge")
     api.clear_providers()
 
@@ -212,12 +212,12 @@ def test_openfeature_meets_unknown_flags_and_missing_keys_as_such(others: Any) -
 
 
 def test_openfeature_without_a_server_gives_the_default(released: Released) -> None:
-    ofrep = pytest.importorskip("openfeature.contrib.provider.ofrep", reason="optional OpenFeature client")
     from openfeature import api
+    from openfeature.contrib.provider.ofrep import OFREPProvider
     from openfeature.exception import ErrorCode
 
     with EdgeServer(released[0]) as edge:
-        api.set_provider(ofrep.OFREPProvider(edge.url, timeout=2), domain="gone")
+        api.set_provider(OFREPProvider(edge.url, timeout=2), domain="gone")
     client = api.get_client(domain="gone")
     details = client.get_string_details(MODE_FLAG, "local", context())
     assert (details.value, details.error_code) == ("local", ErrorCode.GENERAL)

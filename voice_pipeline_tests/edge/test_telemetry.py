@@ -91,6 +91,26 @@ def test_a_batch_with_a_bad_event_is_refused_whole(client: TestClient, store: St
     assert store.database.scalar(select(func.count()).select_from(telemetry)) == 0
 
 
+SHADOW = {
+    "shadow_model_version": "m-2",
+    "shadow_corrected_words": 0,
+    "shadow_latency_ms": 9.0,
+    "shadow_confidence": 0.9,
+}
+
+
+@pytest.mark.parametrize("missing", SHADOW)
+def test_a_shadow_is_told_whole_or_not_at_all(client: TestClient, store: Store, missing: str) -> None:
+    """One that lacks its figures would count as one that made no error."""
+    part = {name: value for name, value in SHADOW.items() if name != missing}
+    for half in (part, {missing: SHADOW[missing]}):
+        answer = _post(client, event(1, store.now(), **half))
+        assert answer.status_code == 422
+        assert "event dictation-000001 has a shadow without" in answer.text
+        assert "or none where the shadow did not answer" in answer.text
+    assert _post(client, event(1, store.now(), **SHADOW), event(2, store.now())).json()["accepted"] == 2
+
+
 def test_more_than_five_thousand_events_are_refused(client: TestClient, store: Store) -> None:
     assert _post(client, *(event(n, store.now()) for n in range(5_001))).status_code in {413, 422}
     assert store.database.scalar(select(func.count()).select_from(telemetry)) == 0

@@ -12,6 +12,7 @@ from voice_pipeline.speech.audio import Samples
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import bundles
 from voice_pipeline_tests.packaging.small_models import sign_small_bundle
+from voice_pipeline_tests.transitions import take
 
 V1, V2 = "m-20261102-00000001", "m-20261102-00000002"
 
@@ -61,16 +62,4 @@ def publish(store: Store, model_version: str, seed: int) -> str:
 
 def move(store: Store, model_version: str, digest: str, *states: ReleaseState) -> None:
     """Write transitions of a release into the ledger."""
-    before: str | None = None
-    for state in states:
-        payload = {
-            "model_version": model_version,
-            "bundle_digest": digest,
-            "from": before,
-            "to": state.value,
-            "reason": "test",
-            "policy_digest": "p",
-            "evidence": {},
-        }
-        store.ledger.append("transition", f"{model_version}-r1", payload, actor="test")
-        before = state.value
+    take(store, f"{model_version}-r1", model_version, digest, *states)

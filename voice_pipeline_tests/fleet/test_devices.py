@@ -152,6 +152,20 @@ def test_a_canary_reaches_only_its_share_of_devices_with_the_verified_bundle(
     assert not stats.refused
 
 
+def test_a_rolled_back_model_answers_on_no_full_client_at_its_next_poll(
+    store: Store, fleet: SimulatedFleet, clock: ManualClock, published: Published
+) -> None:
+    """At 5 %, too, a device that tries the candidate is a full client, and goes back with the others."""
+    move(store, V2, published.digests[V2], ReleaseState.CANDIDATE, ReleaseState.CANARY_5)
+    fleet.tick(clock, 1)
+    tried = {device for device, model in fleet.answering().items() if model == V2}
+    assert tried
+    move(store, V2, published.digests[V2], ReleaseState.ROLLED_BACK)
+    back = fleet.answering()
+    assert back.keys() >= tried
+    assert set(back.values()) == {V1}
+
+
 def test_a_fault_slows_and_garbles_its_model_only_and_not_in_shadow(
     store: Store, published: Published, fleet: SimulatedFleet, clock: ManualClock
 ) -> None:

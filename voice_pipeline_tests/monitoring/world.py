@@ -15,6 +15,7 @@ from voice_pipeline.schema.release import ReleaseState
 from voice_pipeline.schema.telemetry import TelemetryEvent
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import clip_features, clips, dataset_clips, labels, models, telemetry
+from voice_pipeline_tests.transitions import take
 
 DATASET = "ds-000000000001"
 MODEL = "m-20261101-aaaaaaaa"
@@ -91,7 +92,7 @@ def enter(store: Store, model_version: str, dataset_version: str = DATASET) -> N
                 planned_at=store.now().isoformat(),
             )
         )
-    _move(store, model_version, None, ReleaseState.CANDIDATE)
+    _move(store, model_version, ReleaseState.CANDIDATE)
 
 
 def promote(store: Store, model_version: str) -> None:
@@ -101,21 +102,12 @@ def promote(store: Store, model_version: str) -> None:
     before, release = live(store), latest_release(store, model_version)
     assert release is not None
     if before is not None:
-        _move(store, before.model_version, ReleaseState.PRODUCTION, ReleaseState.SUPERSEDED)
-    _move(store, model_version, release.state, ReleaseState.PRODUCTION)
+        _move(store, before.model_version, ReleaseState.SUPERSEDED)
+    _move(store, model_version, ReleaseState.PRODUCTION)
 
 
-def _move(store: Store, model_version: str, origin: ReleaseState | None, to: ReleaseState) -> None:
-    payload = {
-        "model_version": model_version,
-        "bundle_digest": digest(model_version),
-        "from": origin.value if origin else None,
-        "to": to.value,
-        "reason": "test",
-        "policy_digest": "p",
-        "evidence": {},
-    }
-    store.ledger.append("transition", f"{model_version}-r1", payload, actor="test")
+def _move(store: Store, model_version: str, to: ReleaseState) -> None:
+    take(store, f"{model_version}-r1", model_version, digest(model_version), to)
 
 
 def report(

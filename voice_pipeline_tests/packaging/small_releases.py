@@ -6,9 +6,9 @@ from sqlalchemy import insert
 
 from voice_pipeline.schema.bundle import BundleManifest
 from voice_pipeline.schema.release import ReleaseState
-from voice_pipeline.store.releases import TRANSITION
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import bundles
+from voice_pipeline_tests.transitions import take
 
 TO_PRODUCTION = tuple(
     ReleaseState(name) for name in ("candidate", "gated", "shadow", "canary_5", "canary_25", "canary_50", "production")
@@ -26,11 +26,4 @@ def catalogue(store: Store, manifest: BundleManifest) -> None:
 
 def release(store: Store, manifest: BundleManifest, *states: ReleaseState, number: int = 1, reason: str = "so") -> None:
     """Take release `number` of a bundle on through `states`."""
-    release_id, before = f"{manifest.model_version}-r{number}", None
-    for line in store.ledger.lines(kind=TRANSITION, subject=release_id):
-        before = line.payload["to"]
-    for state in states:
-        payload = {"model_version": manifest.model_version, "bundle_digest": manifest.digest, "from": before}
-        payload |= {"to": state.value, "reason": reason, "policy_digest": "p", "evidence": {}}
-        store.ledger.append(TRANSITION, release_id, payload, actor="test")
-        before = state.value
+    take(store, f"{manifest.model_version}-r{number}", manifest.model_version, manifest.digest, *states, reason=reason)

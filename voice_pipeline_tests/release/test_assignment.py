@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from voice_pipeline.release.assignment import assign, bucket
-from voice_pipeline.release.policy import release_policy
+from voice_pipeline.release.policy import LAST_GOOD, release_policy
 from voice_pipeline.schema.policy_file import PolicyError
 from voice_pipeline.schema.release import ReleaseState as S
 from voice_pipeline.schema.release_policy import FILE_NAME
 from voice_pipeline.store.store import Store
 from voice_pipeline_tests.release.test_controller import in_stage
-from voice_pipeline_tests.release.world import World
+from voice_pipeline_tests.release.world import APP, World
 
 
 def exposed(world: World, model: str) -> set[int]:
@@ -115,10 +115,13 @@ def test_devices_are_answered_by_the_last_good_policy_while_the_file_is_invalid(
     path = small.store.settings.policy_dir / FILE_NAME
     path.write_text("version: [")
     assert small.assignment(1) == before
-    with pytest.raises(PolicyError, match=r"release\.yaml"):  # the sensor still says so
+    with pytest.raises(PolicyError, match=r"release\.yaml"):  # what promotes still says so
         release_policy(small.store)
-    with pytest.raises(PolicyError, match=r"release\.yaml"):  # and so does a process that never read a good one
-        assign(Store.open(small.store.settings, small.clock), "device-1", "1.0")
+    restarted = Store.open(small.store.settings, small.clock)
+    assert assign(restarted, "device-0001", APP) == before
+    (small.store.settings.root / LAST_GOOD).unlink()
+    with pytest.raises(PolicyError, match=r"release\.yaml"):  # there never was a good one
+        assign(restarted, "device-0001", APP)
 
 
 def test_three_hundred_devices_are_answered_within_a_second(small: World) -> None:

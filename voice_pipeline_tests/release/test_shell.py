@@ -23,7 +23,7 @@ from dagster._core.definitions.sensor_definition import SensorExecutionData
 from voice_pipeline.partitions import model_version
 from voice_pipeline.release import assets, checks
 from voice_pipeline.release.assets import TO_STATE_TAG, canary_release, production_release, release_candidate
-from voice_pipeline.release.decisions import record_decision
+from voice_pipeline.release.people.decisions import record_decision
 from voice_pipeline.release.sensors import jobs, rollout_sensor, sensors, signed_bundle_sensor
 from voice_pipeline.schema.release import Decision
 from voice_pipeline.schema.release import ReleaseState as S
@@ -68,11 +68,13 @@ def repository(world: World) -> RepositoryDefinition:
     ).get_repository_def()
 
 
-def evaluate(world: World, instance: DagsterInstance, sensor: SensorDefinition) -> SensorExecutionData:
+def evaluate(
+    world: World, instance: DagsterInstance, sensor: SensorDefinition, cursor: str | None = None
+) -> SensorExecutionData:
     for view in release_views(world.store):
         instance.add_dynamic_partitions("model_version", [view.model_version])
     context = build_sensor_context(
-        instance=instance, repository_def=repository(world), resources={"store": world.store}
+        instance=instance, cursor=cursor, repository_def=repository(world), resources={"store": world.store}
     )
     with partition_loading_context(dynamic_partitions_store=instance):
         return sensor.evaluate_tick(context)
@@ -108,7 +110,7 @@ def test_production_of_an_ungated_candidate_is_refused(small: World, instance: D
     """Signed off or not: without verdicts under today's policy nothing goes live."""
     model = small.model(0.2)
     view = small.register(model)
-    record_decision(small.store, view.release_id, Decision.APPROVE, "demo", "first model")
+    record_decision(small.store, view.release_id, Decision.APPROVE, small.person(), "first model")
     path = small.store.settings.policy_dir / "release.yaml"
     path.write_text(path.read_text().replace("version: 1", "version: 7"))
     result = run(small, instance, production_release, model)
@@ -170,6 +172,6 @@ def test_harm_is_rolled_back_by_the_sensor_without_any_run(world: World, instanc
     result = evaluate(world, instance, rollout_sensor)
     assert not result.run_requests
     assert world.view(model).state is S.ROLLED_BACK
-    audit = result.asset_events[0]
+    audit = result.asset_events[-1]
     assert audit.asset_key == canary_release.key
     assert audit.partition == model

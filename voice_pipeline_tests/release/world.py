@@ -7,7 +7,7 @@ made up, because no test here is about speech.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -21,11 +21,13 @@ from voice_pipeline.packaging.signing import sign_folder, signing_public_key
 from voice_pipeline.release.assignment import Assignment, assign
 from voice_pipeline.release.candidate import register_candidate
 from voice_pipeline.release.controller import TickResult, advance, tick
-from voice_pipeline.release.decisions import record_decision
+from voice_pipeline.release.people.decisions import record_decision
+from voice_pipeline.release.people.enrolment import enrol, person_key, remove
+from voice_pipeline.release.people.keys import PersonKey
+from voice_pipeline.release.people.roll import enrolled
 from voice_pipeline.release.policy import release_policy
 from voice_pipeline.schema.bundle import BundleFile, BundleManifest
 from voice_pipeline.schema.canonical import canonical_json, digest, sha256_bytes
-from voice_pipeline.schema.clip import DeviceClass, Microphone
 from voice_pipeline.schema.dataset import EvalSuite, ManifestRow, Split
 from voice_pipeline.schema.evaluation_policy import EvaluationPolicy
 from voice_pipeline.schema.ids import uuid7
@@ -47,16 +49,14 @@ from voice_pipeline.store.clock import ManualClock
 from voice_pipeline.store.manifest import MANIFEST, manifest_bytes
 from voice_pipeline.store.releases import ReleaseView, latest_release
 from voice_pipeline.store.store import Store
-from voice_pipeline.store.tables import bundles, dataset_versions, eval_suites, models, telemetry
+from voice_pipeline.store.tables import alerts, bundles, dataset_versions, eval_suites, models, telemetry
 from voice_pipeline_tests.packaging.small_models import suite_figures
+from voice_pipeline_tests.release.dictations import ACOUSTICS, APP, CLASSES, Behaviour, context, telemetry_row
 
+FOUNDER = "founder"
 SPEAKERS, CLIPS_EACH, WORDS = 10, 8, 5
 DATASET = "ds-000000000001"
 CONDITIONS = ("clean", "noise_10db")
-CLASSES = tuple(DeviceClass)
-APP = "1.2.0"
-ACOUSTICS = {"duration_s": 2.0, "snr_db": 20, "loudness_dbfs": -20, "clipping": 0, "speaking_rate": 10}
-ACOUSTICS |= {"spectral_tilt": -3, "band_low": 0.3, "band_mid": 0.4, "band_high": 0.3}
 
 
 def open_world(home: Path, clock: ManualClock, policy: dict | None = None) -> Store:
@@ -249,19 +249,6 @@ def _slice(name: str, members: Sequence[tuple[str, str, str, int, int]]) -> Slic
 
 
 @dataclass
-class Behaviour:
-    """How a model does on devices: share of words corrected, latency on a clip of two seconds (others in proportion),
-    crash share, on some apps another; `silent` devices report nothing.
-    """
-
-    correction: float = 0.2
-    latency_ms: float = 20.0
-    crash: float = 0.0
-    crash_on: Mapping[str, float] = field(default_factory=dict)
-    silent: bool = False
-
-
-@dataclass
 class World:
     """The engine with a fleet around it."""
 
@@ -290,9 +277,26 @@ class World:
     def bootstrap(self, model: str) -> ReleaseView:
         """Register, sign off and release the first model."""
         view = self.register(model)
-        record_decision(self.store, view.release_id, Decision.APPROVE, "demo", "first model")
+        record_decision(self.store, view.release_id, Decision.APPROVE, self.person(), "first model")
         self.settle()
         return self.view(model)
+
+    def person(self, name: str = "demo", role: str = "tester") -> PersonKey:
+        """Somebody who can sign, enrolled the first time by `founder`; `demo` is named by the policy."""
+        here = {person.name for person in enrolled(self.store)}
+        if FOUNDER not in here:
+            enrol(self.store, FOUNDER, "release-manager")
+        if name not in {FOUNDER, *here}:
+            enrol(self.store, name, role, by=person_key(self.store, FOUNDER))
+        return person_key(self.store, name)
+
+    def removes(self, name: str) -> None:
+        remove(self.store, name, by=self.person(FOUNDER))
+
+    def alerts(self, title: str) -> list[str]:
+        """What people were told under titles that begin so."""
+        rows = self.store.database.rows(alerts.select())
+        return [row["body"] for row in rows if row["title"].startswith(title)]
 
     def view(self, model: str) -> ReleaseView:
         view = latest_release(self.store, model)
@@ -326,7 +330,7 @@ class World:
         if events:
             TelemetryEvent.model_validate(events[0])
             with self.store.database.write() as connection:  # as the edge does, without validating thousands
-                connection.execute(telemetry.insert(), [_telemetry_row(event) for event in events])
+                connection.execute(telemetry.insert(), [telemetry_row(event) for event in events])
         return len(events)
 
     def _dictations(self, number: int, rng: np.random.Generator) -> list[dict]:
@@ -354,7 +358,7 @@ class World:
                     "event_id": f"{number:04d}-{at:%Y%m%dT%H%M%S}",
                     "device_id": f"device-{number:04d}",
                     "at": at.isoformat(),
-                    "context": _context(number, self.app(number)),
+                    "context": context(number, self.app(number)),
                     "model_version": given.model_version,
                     "release_id": given.release_id,
                     "words": 10,
@@ -381,13 +385,3 @@ class World:
     def withdraw(self, model: str) -> None:
         with self.store.database.write() as connection:
             connection.execute(update(bundles).where(bundles.c.model_version == model).values(published_at=None))
-
-
-def _context(number: int, app: str) -> dict:
-    microphone = Microphone.BUILT_IN.value
-    return {"device_class": CLASSES[number % 4].value, "os": "android", "app_version": app, "microphone": microphone}
-
-
-def _telemetry_row(event: dict) -> dict:
-    columns = {name: event[name] for name in ("event_id", "at", "device_id", "model_version", "release_id")}
-    return {**columns, "day": event["at"][:10], "event": event}

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import ArrayLike
 
 from voice_pipeline.stats.proportions import (
+    NonInferiority,
+    Shares,
     adjust_for_baseline,
+    arm_difference,
     non_inferiority,
-    paired_non_inferiority,
+    paired_difference,
     sample_ratio_p_value,
+    share_difference,
 )
+
+
+def two_arms(candidate: ArrayLike, control: ArrayLike, margin: float, alpha: float) -> NonInferiority:
+    return non_inferiority(arm_difference(candidate, control), margin, alpha, alpha)
+
+
+def pairs(differences: ArrayLike, margin: float, alpha: float) -> NonInferiority:
+    return non_inferiority(paired_difference(differences), margin, alpha, alpha)
 
 
 def test_an_assigned_split_is_accepted_and_a_lopsided_one_is_not() -> None:
@@ -32,27 +45,25 @@ def test_shares_that_are_none_are_refused() -> None:
 def test_a_candidate_worse_by_the_margin_passes_no_more_often_than_alpha() -> None:
     rng, passed = np.random.default_rng(0), 0
     for _ in range(600):
-        passed += non_inferiority(rng.normal(0.35, 0.1, 40), rng.normal(0.30, 0.1, 120), 0.05, 0.05).passes
+        passed += two_arms(rng.normal(0.35, 0.1, 40), rng.normal(0.30, 0.1, 120), 0.05, 0.05).passes
     assert passed / 600 <= 0.08
 
 
 def test_an_equal_candidate_passes_with_enough_devices() -> None:
     rng = np.random.default_rng(0)
-    passed = [
-        non_inferiority(rng.normal(0.3, 0.1, 80), rng.normal(0.3, 0.1, 80), 0.05, 0.05).passes for _ in range(200)
-    ]
+    passed = [two_arms(rng.normal(0.3, 0.1, 80), rng.normal(0.3, 0.1, 80), 0.05, 0.05).passes for _ in range(200)]
     assert np.mean(passed) > 0.85
 
 
 def test_fewer_than_two_devices_never_pass() -> None:
-    assert not non_inferiority([0.0], [0.5, 0.5], 0.1, 0.05).passes
-    assert not non_inferiority([], [], 0.1, 0.05).passes
-    assert not paired_non_inferiority([-1.0], 0.1, 0.05).passes
+    assert not two_arms([0.0], [0.5, 0.5], 0.1, 0.05).passes
+    assert not two_arms([], [], 0.1, 0.05).passes
+    assert not pairs([-1.0], 0.1, 0.05).passes
 
 
 def test_plain_inferiority_fails() -> None:
-    assert non_inferiority([0.9, 0.8, 0.85, 0.9], [0.2, 0.3, 0.25, 0.2], 0.05, 0.05).fails
-    assert paired_non_inferiority([0.5, 0.6, 0.55, 0.5], 0.05, 0.05).fails
+    assert two_arms([0.9, 0.8, 0.85, 0.9], [0.2, 0.3, 0.25, 0.2], 0.05, 0.05).fails
+    assert pairs([0.5, 0.6, 0.55, 0.5], 0.05, 0.05).fails
 
 
 def test_the_interval_is_that_of_welchs_test() -> None:
@@ -61,7 +72,7 @@ def test_the_interval_is_that_of_welchs_test() -> None:
     rng = np.random.default_rng(5)
     a, b = rng.normal(0.3, 0.1, 12), rng.normal(0.25, 0.2, 30)
     expected = ttest_ind(a, b, equal_var=False).confidence_interval(0.9)
-    found = non_inferiority(a, b, 0.05, 0.05)
+    found = two_arms(a, b, 0.05, 0.05)
     assert (found.lower, found.upper) == pytest.approx((expected.low, expected.high))
 
 
@@ -78,3 +89,46 @@ def test_a_devices_history_takes_spread_out_and_leaves_the_difference() -> None:
 def test_without_history_nothing_is_adjusted() -> None:
     values = [0.1, 0.2, 0.3]
     assert adjust_for_baseline(values, [None, None, None], [True, False, True]).tolist() == values
+
+
+def test_a_rare_event_that_nobody_saw_shows_little() -> None:
+    """Without a floor the variance of no event is 0, and any sample of two devices would pass."""
+    nothing = Shares([0.0] * 20, [4] * 20)
+    assert not non_inferiority(share_difference(nothing, nothing, 0.02), 0.02, 0.025, 0.01).passes
+    many = Shares([0.0] * 100, [4] * 100)
+    assert non_inferiority(share_difference(many, many, 0.02), 0.02, 0.025, 0.01).passes
+
+
+def devices(rng: np.random.Generator, n: int, rate: float) -> Shares:
+    """Devices that are used very unevenly, each with a rate of its own about `rate`."""
+    trials = 1 + rng.poisson(rng.gamma(2, 10, n))
+    return Shares(rng.binomial(trials, np.clip(rng.gamma(4, rate / 4, n), 0, 1)).tolist(), trials.tolist())
+
+
+@pytest.mark.parametrize("arm", [15, 50])
+@pytest.mark.parametrize("rate", [0.001, 0.01, 0.05])
+def test_a_share_worse_by_the_margin_passes_no_more_often_than_alpha(arm: int, rate: float) -> None:
+    rng, passed, margin = np.random.default_rng(3), 0, 0.02
+    for _ in range(1_000):
+        found = share_difference(devices(rng, arm, rate + margin), devices(rng, 300 - arm, rate), margin)
+        passed += non_inferiority(found, margin, 0.025, 0.01).passes
+    assert passed / 1_000 <= 0.04  # three standard errors of 1 000 trials above 0.025
+
+
+def test_a_device_that_is_hardly_used_hardly_counts() -> None:
+    busy = Shares([1.0] * 20, [100] * 20)
+    with_a_stranger = Shares([*busy.events, 1.0], [*busy.trials, 1])
+    found = share_difference(with_a_stranger, busy, 0.02)
+    assert found.value == pytest.approx(21 / 2001 - 0.01)
+    assert non_inferiority(found, 0.02, 0.025, 0.01).passes
+
+
+def test_a_level_of_nothing_decides_nothing() -> None:
+    found = non_inferiority(arm_difference([0.1, 0.2, 0.1], [0.9, 0.8, 0.9]), 0.05, 0.0, 0.0)
+    assert not found.passes
+    assert not found.fails
+
+
+def test_figures_without_spread_give_finite_information() -> None:
+    assert np.isfinite(paired_difference([0.0] * 5).information)
+    assert arm_difference([0.1], [0.1, 0.1]).information == 0.0

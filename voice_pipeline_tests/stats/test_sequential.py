@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from voice_pipeline.stats.sequential import harm_test, lower_bound, upper_bound
+from voice_pipeline.stats.sequential import BETS, harm_test, lower_bound, upper_bound
 
 ALPHA = 0.1
 unit = st.floats(0, 1, allow_nan=False)
@@ -71,3 +73,30 @@ def test_equal_arms_are_ever_called_harmful_no_more_often_than_alpha() -> None:
 def test_nothing_observed_is_no_harm() -> None:
     assert not harm_test([], [], 0.0, 0.05).harmful
     assert not harm_test([1.0] * 50, [], 0.0, 0.05).harmful
+
+
+shares_of_devices = st.lists(st.integers(0, 4).map(lambda bad: bad / 4), max_size=300)
+
+
+@given(st.one_of(shares_of_devices, st.lists(unit, max_size=60)), st.sampled_from([0.3, 0.05, 0.05 / 112]))
+@settings(max_examples=150, deadline=None)
+def test_the_quick_search_finds_what_halving_the_interval_finds(values: list[float], alpha: float) -> None:
+    for x in (np.asarray(values), 1 - np.asarray(values)):
+        assert lower_bound(x, alpha) == pytest.approx(by_bisection(x, alpha), abs=2**-24)
+
+
+def by_bisection(x: np.ndarray, alpha: float) -> float:
+    """The bound as it was first computed: the capital's crossing of 1 / alpha, halving [0, 1] 24 times."""
+
+    def holds(mean: float) -> bool:
+        paths = np.cumsum(np.log1p(np.array(BETS)[:, None] * (x / mean - 1)), axis=1)
+        top = paths.max(axis=0)
+        return bool((top + np.log(np.exp(paths - top).mean(axis=0))).max() >= math.log(1 / alpha))
+
+    low, high = 0.0, 1.0
+    if not len(x) or not holds(1e-9):
+        return 0.0
+    for _ in range(24):
+        middle = (low + high) / 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low

@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 
 import pytest
+from filelock import FileLock
 
 from voice_pipeline.store import alerts as module
 from voice_pipeline.store.alerts import deliver_pending, raise_alert
@@ -101,3 +102,16 @@ def test_a_line_that_was_cut_off_is_written_again_whole(store: Store) -> None:
     log.write_text(whole[:-10])
     deliver_pending(store)
     assert log.read_text() == f"{whole[:-10]}\n{whole}"
+
+
+def test_two_processes_never_tell_the_same_alert_twice(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one delivers, another waits its turn or leaves it to the first one and to the next call."""
+    monkeypatch.setattr(module, "PATIENCE_S", 0.05)
+    log = store.settings.reports / "alerts.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(store.settings.reports / ".alerts.lock"):
+        assert raise_alert(store, {"incident": "inc-1"}, "harm", "a release was rolled back")
+        assert not log.exists()
+    assert deliver_pending(store) == 1
+    assert deliver_pending(store) == 0
+    assert len(log.read_text().splitlines()) == 1

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from voice_pipeline.schema.release import ReleaseState
-from voice_pipeline.store.releases import TRANSITION
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import batches, dataset_clips, dataset_versions, noises
+from voice_pipeline_tests.transitions import take
 
 
 def add_dataset(store: Store, number: int, clips: int, cause: str = "reviews") -> str:
@@ -55,15 +55,4 @@ def add_noise(store: Store, noise_id: str, kind: str = "noise") -> None:
 
 def move(store: Store, model_version: str, *states: ReleaseState) -> None:
     """Append the transitions of a release as the release stage would."""
-    before: str | None = None
-    for state in states:
-        payload = {
-            "model_version": model_version,
-            "bundle_digest": "0" * 64,
-            "from": before,
-            "to": state.value,
-            "reason": "test",
-            "policy_digest": "0" * 64,
-        }
-        store.ledger.append(TRANSITION, f"{model_version}-r1", payload, actor="test")
-        before = state.value
+    take(store, f"{model_version}-r1", model_version, "0" * 64, *states, policy_digest="0" * 64)

@@ -6,7 +6,8 @@ import base64
 
 import pytest
 
-from voice_pipeline.training.charts import as_markdown_image, learning_curve_png
+from voice_pipeline.evaluation.charts import as_markdown_image
+from voice_pipeline.training.charts import learning_curve_png
 
 
 @pytest.mark.parametrize("dev", [0.5, None])

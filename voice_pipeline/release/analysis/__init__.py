@@ -1,0 +1,1 @@
+"""What the telemetry of a stage shows: harm, or ready to go on, or nothing."""

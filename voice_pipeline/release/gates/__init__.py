@@ -1,0 +1,1 @@
+"""What a bundle must show on the frozen suite, and the evidence that promotes it."""

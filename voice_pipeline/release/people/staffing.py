@@ -1,0 +1,75 @@
+"""What of the policy nobody who is enrolled can do, or one person only; and telling people that the roll changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from sqlalchemy import select
+
+from voice_pipeline.release.people.roll import Person, Roll
+from voice_pipeline.schema.canonical import digest
+from voice_pipeline.schema.release import Decision, PersonEvent
+from voice_pipeline.schema.release_policy import ReleasePolicy
+from voice_pipeline.store.alerts import raise_alert
+from voice_pipeline.store.ledger import LedgerLine
+from voice_pipeline.store.store import Store
+from voice_pipeline.store.tables import alerts
+
+
+def gaps(policy: ReleasePolicy, people: Sequence[Person]) -> list[str]:
+    """One line for each thing that the enrolled people should know about who of them may what; none of nobody."""
+    return list(_gaps(policy, people)) if people else []
+
+
+def tell_untold(store: Store) -> list[str]:
+    """Alert of each line about people that nobody was told of yet; returns what was told. A line has one alert, by its
+    hash: its number can come again in a catalogue that was restored."""
+    told, roll = [], Roll()
+    lines = [line for kind in PersonEvent for line in store.ledger.lines(kind=kind)]
+    for line in sorted(lines, key=lambda line: line.seq):
+        before, roll = roll, roll.after(line)
+        cause = {"event": "people", "ledger_line": line.hash}
+        if store.database.row(select(alerts.c.alert_id).where(alerts.c.alert_id == digest(cause))) is None:
+            title, body = _news(line, before, roll)
+            raise_alert(store, cause, title, body)
+            told.append(body)
+    return told
+
+
+def _gaps(policy: ReleasePolicy, people: Sequence[Person]) -> Iterator[str]:
+    entitled = [person.name for person in people if policy.may_enrol(person.name, person.role)]
+    named = ", ".join(policy.people)
+    if not entitled:
+        yield f"nobody who is enrolled may enrol or remove people; policy/release.yaml names {named}"
+    if len(entitled) == 1:
+        yield (
+            f"only {entitled[0]} may enrol and remove people; if that key is lost nobody can: enrol a second person "
+            f"({named}) with `voice-pipeline release people add NAME --role ROLE --as {entitled[0]}`"
+        )
+    wanted: list[tuple[str, Decision, str | None]] = [(said.value, said, None) for said in policy.authority]
+    wanted += [(f"override {gate}", Decision.OVERRIDE, gate) for gate in policy.overrides]
+    missing = {
+        said: policy.named(decision, gate)
+        for said, decision, gate in wanted
+        if not any(policy.may(person.name, person.role, decision, gate) for person in people)
+    }
+    if missing:
+        able = ", ".join(sorted({word for words in missing.values() for word in words})) or "nobody"
+        yield f"nobody who is enrolled may {', '.join(missing)}; policy/release.yaml names {able}"
+
+
+def _news(line: LedgerLine, before: Roll, after: Roll) -> tuple[str, str]:
+    """Title and text of the alert about a line, given the roll before it and with it."""
+    if len(after.refused) > len(before.refused):
+        return "a line about people counts for nothing", after.refused[-1]
+    if line.kind == PersonEvent.FOUNDED_ANEW:
+        gone = ", ".join(person.name for person in before.here) or "nobody"
+        return (
+            "people were founded anew: nobody signed for who may decide now",
+            f"{after.founded_anew[-1]}; fingerprint {after.people[-1].fingerprint}; counts no more: {gone}",
+        )
+    title = "who may decide about releases changed"
+    if line.kind == PersonEvent.REMOVED:
+        return title, f"{line.subject} removed by {line.actor}; key {line.payload['fingerprint'][:16]} counts no more"
+    new, by = after.people[-1], f"by {line.actor}" if before.people else "as the first person, signed by nobody"
+    return title, f"{new.name} enrolled as {new.role} {by}; fingerprint {new.fingerprint}"

@@ -1,0 +1,1 @@
+"""What people read of a rollout: tables, charts, the record in the Dagster UI."""
