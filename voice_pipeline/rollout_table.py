@@ -1,7 +1,8 @@
 """What rollouts of known candidates come to: `voice-pipeline release trials`, which makes docs/error-rates.md.
 
 Shares carry Wilson's 95 % interval. The rules that were tried are named by a digest over all of the policy except what
-no tick reads (gates, authority, lease): another rule in the policy demands another table.
+no tick reads (gates, authority, lease): another rule in the policy demands another table. So does other code: the page
+carries the digest of how the first rollouts of each candidate went.
 """
 
 from __future__ import annotations
@@ -26,18 +27,22 @@ SEED = 1
 ROLLOUTS = 1000
 OTHERS = 10
 """Scenarios without a goal are tried on a tenth of the rollouts."""
+FIRST = 2
+"""So many rollouts of each scenario are named in the page, for a test to repeat."""
 _NO_RULE_OF_A_TICK = {"version", "owner", "gates", "authority", "overrides", "people", "lease_seconds"}
 _CHUNK = 10
 
+USUAL = Fleet()
 EQUAL, TWO_POINTS, CRASH_X3 = "equal", "correction_2pp", "crash_x3"
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """A candidate of known truth, in words and as what it does to the fleet."""
+    """A candidate of known truth, in words and as what it does to its fleet."""
 
     said: str
     effect: Effect
+    fleet: Fleet = USUAL
 
 
 SCENARIOS: dict[str, Scenario] = {
@@ -52,6 +57,11 @@ SCENARIOS: dict[str, Scenario] = {
     "silent_30": Scenario("30 % of its devices fall silent", Effect(silent=0.3)),
     "fatal_5": Scenario("crashes each time on 5 % of devices, whose people give up", Effect(fatal=0.05)),
     "fatal_30": Scenario("crashes each time on 30 % of devices, whose people give up", Effect(fatal=0.3)),
+    "fatal_5_back": Scenario(
+        "crashes each time on 5 % of devices, which go back to the live model", Effect(fatal=0.05, going_back=True)
+    ),
+    "light_strained": Scenario("equal, where who dictates little fares worse", Effect(), Fleet(strain=-1.0)),
+    "busy_strained": Scenario("equal, where who dictates much fares worse", Effect(), Fleet(strain=1.0)),
     "lopsided": Scenario("half of its devices never take it", Effect(refusing=0.5)),
 }
 
@@ -98,18 +108,23 @@ def rules_digest(policy: ReleasePolicy) -> str:
     return digest(policy.model_dump(mode="json", exclude=_NO_RULE_OF_A_TICK))[:12]
 
 
+def went(found: dict[str, list[Trial]]) -> str:
+    """Names how the first rollouts of each scenario went (12 hex digits): what decides in them is what was tried."""
+    return digest({name: [asdict(trial) for trial in of[:FIRST]] for name, of in found.items()})[:12]
+
+
 def trials(
     policy: ReleasePolicy,
     effect: Effect,
     rollouts: int,
     seed: int = SEED,
-    fleet: Fleet | None = None,
+    fleet: Fleet = USUAL,
 ) -> list[Trial]:
     """Rollouts 0 to `rollouts` of a seed, in order, on all cores.
 
     The processes are spawned, not forked: a caller may hold a database open.
     """
-    one = partial(rollout, policy, fleet or Fleet(), effect, seed)
+    one = partial(rollout, policy, fleet, effect, seed)
     cores = min(os.cpu_count() or 1, rollouts // _CHUNK)
     if cores < 2:
         return [one(index) for index in range(rollouts)]
@@ -126,7 +141,7 @@ def measure(
     for name, scenario in SCENARIOS.items():
         n = rollouts if name in promised else max(1, rollouts // OTHERS)
         started = monotonic()
-        found[name] = trials(policy, scenario.effect, n, seed)
+        found[name] = trials(policy, scenario.effect, n, seed, scenario.fleet)
         told(f"{scenario.said}: {n} rollouts, {monotonic() - started:.0f} s")
     return found
 
@@ -137,7 +152,8 @@ def page(policy: ReleasePolicy, found: dict[str, list[Trial]], seed: int, comman
         [
             "# How often the release engine errs",
             "",
-            f"Made by `{command}`; seed {seed}, rules `{rules_digest(policy)}`.",
+            f"Made by `{command}`; seed {seed}, rules `{rules_digest(policy)}`,",
+            f"first {FIRST} rollouts of each candidate `{went(found)}`.",
             "",
             "## What is promised",
             "",
@@ -152,7 +168,7 @@ def page(policy: ReleasePolicy, found: dict[str, list[Trial]], seed: int, comman
             "",
             *_READING,
             "",
-            *_fleet(Fleet()),
+            *_fleet(USUAL),
             "",
             *_LIMITS,
         ]
@@ -219,12 +235,12 @@ _LIMITS = [
     "",
     "- The fleet is made up. Real devices differ in more ways: hours of the day, weekdays, reports that come late,",
     "  people who correct less as they tire. What the tests do assume: devices are independent of one another, and the",
-    "  bucket is drawn at random.",
+    "  bucket is drawn at random. That busy devices fare like light ones they do not (two rows of the table).",
     "- Power is this fleet's. With fewer devices, or devices that are used less, the same rules hold more equal models",
     "  for a person, or take more time.",
     "- An effect is the same on every device. One that hits a single device class must be larger to be seen as early.",
     "- Only the analysis and its bookkeeping are tried; ledger, assignment, rollback and devices have their own tests.",
-    "- People who give up because the model crashes do so after two crashes and for good.",
+    "- People who give up, and devices that go back, because the model crashes do so after two crashes and for good.",
     "- A held rollout ends here. In the engine a person decides, and harm goes on being looked for.",
 ]
 

@@ -58,6 +58,8 @@ class Fleet:
         correction, correction_spread: share of words that people change: mean and standard deviation over devices
             (beta); one dictation is harder than another by a lognormal factor of sigma `difficulty`.
         crash, abandonment, fallback: share of dictations; a device's own share varies about it (gamma, shape 4).
+        strain: how those shares and `correction` hang together with use: in proportion to a device's own use over the
+            mean, to this power. At 0 not at all; below 0 light users fare worse, above it busy ones.
         latency_ms: median for two seconds of speech, one figure a device class (classes are equally common); others
             in proportion, times a lognormal factor of sigma `device_sigma` a device and `latency_sigma` a dictation.
         history_hours: how long devices are heard on the live model before the shadow stage.
@@ -75,6 +77,7 @@ class Fleet:
     crash: float = 0.01
     abandonment: float = 0.02
     fallback: float = 0.02
+    strain: float = 0.0
     latency_ms: tuple[float, ...] = (12.0, 20.0, 35.0, 60.0)
     device_sigma: float = 0.15
     latency_sigma: float = 0.25
@@ -92,7 +95,8 @@ class Effect:
         crash, latency: factors.
         silent: share of devices that are never heard again once they run it.
         refusing: share of its devices that never take it, and go on with the live model.
-        fatal: share of devices on which it crashes each time; their people give up for good after `PATIENCE` times.
+        fatal: share of devices on which it crashes each time; after `PATIENCE` times these take it no more.
+        going_back: such a device goes on with the live model; else its people give up for good.
     """
 
     correction: float = 0.0
@@ -103,6 +107,7 @@ class Effect:
     silent: float = 0.0
     refusing: float = 0.0
     fatal: float = 0.0
+    going_back: bool = False
 
 
 class End(StrEnum):
@@ -294,7 +299,12 @@ class World:
         has = at >= self._takes[who]
         shadow = self._state is ReleaseState.SHADOW
         runs = has if not shadow else np.zeros(len(who), dtype=bool)
-        heard = ~(runs & self._devices.falls_silent[who]) & ~self._given_up(who, runs & self._devices.dies[who])
+        given_up = self._given_up(who, runs & self._devices.dies[who])
+        heard = ~(runs & self._devices.falls_silent[who])
+        if self._effect.going_back:
+            runs &= ~given_up
+        else:
+            heard &= ~given_up
         return list(self._dictations(who[heard], at[heard], runs[heard], (has & shadow)[heard]))
 
     def _given_up(self, who: Ints, dies: Bools) -> Bools:
@@ -328,6 +338,7 @@ class World:
         ):
             yield Dictation(
                 at=START + timedelta(minutes=t),
+                received=START + timedelta(minutes=t),
                 device_id=devices.names[d],
                 device_class=devices.classes[d],
                 app_version=APP_VERSION,
@@ -369,13 +380,15 @@ class _Devices:
         kind = np.arange(n) % len(fleet.latency_ms)
         mean, variance = fleet.correction, fleet.correction_spread**2
         weight = mean * (1 - mean) / variance - 1
+        use = rng.gamma(fleet.busyness, 1 / fleet.busyness, n)
+        strain = use**fleet.strain
         return cls(
             names=[f"device-{number:05d}" for number in range(n)],
             classes=[f"class-{number}" for number in kind],
             bucket=rng.uniform(0, 100, n),
-            per_minute=rng.gamma(fleet.busyness, fleet.per_hour / 60 / fleet.busyness, n),
-            correction=rng.beta(mean * weight, (1 - mean) * weight, n),
-            proneness=rng.gamma(4, 1 / 4, n),
+            per_minute=use * fleet.per_hour / 60,
+            correction=np.minimum(rng.beta(mean * weight, (1 - mean) * weight, n) * strain, 1.0),
+            proneness=rng.gamma(4, 1 / 4, n) * strain,
             latency_ms=np.asarray(fleet.latency_ms)[kind] * rng.lognormal(0, fleet.device_sigma, n),
             falls_silent=rng.random(n) < effect.silent,
             refuses=rng.random(n) < effect.refusing,

@@ -12,8 +12,10 @@ from voice_pipeline.benchmarks import BENCHMARKS
 from voice_pipeline.rollout_table import (
     CRASH_X3,
     EQUAL,
+    FIRST,
     PROMISES,
     SCENARIOS,
+    SEED,
     beyond_canary_5,
     page,
     promoted,
@@ -21,6 +23,7 @@ from voice_pipeline.rollout_table import (
     rules_digest,
     table,
     trials,
+    went,
 )
 from voice_pipeline.rollout_trials import Effect, End, Fleet, StageStory, Trial, rollout
 from voice_pipeline.schema.policy_file import load_policy
@@ -52,6 +55,14 @@ def measured(name: str) -> tuple[float, str, float]:
 
 def test_the_table_was_made_under_the_rules_as_they_are(policy: ReleasePolicy) -> None:
     assert f"rules `{rules_digest(policy)}`" in DOCS.read_text(), f"the rules of rollouts changed; {AGAIN}"
+
+
+def test_the_table_was_made_by_the_code_as_it_is(policy: ReleasePolicy) -> None:
+    """Another analysis, or another fleet, lets the first rollouts go otherwise."""
+    again = {name: trials(policy, one.effect, FIRST, SEED, one.fleet) for name, one in SCENARIOS.items()}
+    told = DOCS.read_text()
+    assert f"seed {SEED}, rules" in told
+    assert f"first {FIRST} rollouts of each candidate `{went(again)}`" in told, f"rollouts go otherwise now; {AGAIN}"
 
 
 def too_few(told: str) -> list[str]:

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TypeVar
 
-from voice_pipeline.release.analysis.looks import exhausted, looks_of, passing_look, record_look
-from voice_pipeline.release.analysis.observations import stage_began, stage_entry
+from voice_pipeline.release.analysis.looks import exhausted, let_in_again, looks_of, passing_look, record_look
+from voice_pipeline.release.analysis.observations import stage_entry
 from voice_pipeline.release.analysis.stage import Analysis, analyse, watch
 from voice_pipeline.release.carrying_out import carry_out_decisions
 from voice_pipeline.release.errors import ReleaseRefusedError, UnknownReleaseError
@@ -27,6 +27,7 @@ from voice_pipeline.release.gates.evidence import (
     overridden_gates,
 )
 from voice_pipeline.release.machine import NEXT_STAGE, step_of, write_steps
+from voice_pipeline.release.people import staffing
 from voice_pipeline.release.people.decisions import SignedDecision, approval_of
 from voice_pipeline.release.people.overrides import said
 from voice_pipeline.release.policy import standing_policy
@@ -88,6 +89,7 @@ def tick(store: Store, policy: ReleasePolicy) -> TickResult:
     except LedgerConflictError as conflict:
         notes.append(str(conflict))
     tell_untold(store)
+    staffing.tell_untold(store, policy)
     _, views = releases_at_head(store)
     rolled_back = [v.release_id for v in views if v.state is S.ROLLED_BACK and v.release_id not in before]
     due, waiting = due_now(store, policy, views)
@@ -192,7 +194,7 @@ def _watch(store: Store, policy: ReleasePolicy) -> list[str]:
     if view.state is S.HELD or unjudged:  # a look that could promote nothing would spend its error for nothing
         analysis = watch(policy, view.stage, telemetry)
     else:
-        analysis = analyse(policy, view.stage, telemetry, looks_of(store, view), stage_began(view)[1])
+        analysis = analyse(policy, view.stage, telemetry, looks_of(store, view), let_in_again(store, view))
     if analysis.outcome is Outcome.FAIL:
         _undo(store, policy, head, views, view, analysis)
         return [f"{view.release_id} rolled back: {analysis.reason}"]

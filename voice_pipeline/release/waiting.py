@@ -62,15 +62,12 @@ def _look(store: Store, policy: ReleasePolicy, view: ReleaseView, live: ReleaseV
 
 
 def _nearest_to_harm(tests: dict[str, dict[str, Any]]) -> list[str]:
-    """Of the harm tests the one that lacks least: it is harm when the first figure passes the second. A test that knows
-    so little of the live model that no share could pass is not named.
-    """
-    limits = {name: test["control_upper"] + test["margin"] for name, test in tests.items()}
-    limits = {name: limit for name, limit in limits.items() if limit < 1}
-    if not limits:
+    """Of the harm tests that show any, the one that lacks least: it is harm when the first figure passes the second."""
+    near = {name: test["lower"] - test["margin"] for name, test in tests.items() if test["lower"] > 0}
+    if not near:
         return []
-    name = max(limits, key=lambda name: tests[name]["candidate_lower"] - limits[name])
-    return [f"nearest to harm: {name}, certainly above {tests[name]['candidate_lower']:.1%} of {limits[name]:.1%}"]
+    name = max(near, key=lambda name: near[name])
+    return [f"nearest to harm: {name}, certainly {tests[name]['lower']:+.1%} of {tests[name]['margin']:+.1%}"]
 
 
 def _newest(views: Sequence[ReleaseView], view: ReleaseView) -> ReleaseView:

@@ -227,9 +227,9 @@ class Stage(Record):
 
 
 class Shadow(Record):
-    """Share of devices that run the candidate silently beside the live model."""
+    """Share of devices that run the candidate silently beside the live model; the others are what harm is told by."""
 
-    device_percent: Annotated[float, Field(gt=0, le=100)]
+    device_percent: Annotated[float, Field(gt=0, le=90)]
 
 
 class Promotion(Record):

@@ -36,18 +36,20 @@ def spent_by_looks(alpha: float, most: int, told: Sequence[float | None]) -> tup
     """The error spent by each look, those that were made and the next one, of at most `most` in all.
 
     What was spent is spent: where the budget or the number of looks changed on the way, the next look spends what the
-    new plan allows by its time beyond that, and where more was spent than the plan allows by then, nothing. So the sum
-    is never above the greater of `alpha` and what had been spent before it was the budget.
+    new plan allows beyond that, at the first of its times that allows more; where none does, nothing. So the sum is
+    never above the greater of `alpha` and what had been spent before it was the budget.
 
     Args:
         alpha: the budget in force now.
         told: what had been spent by each look that was made; None where it is not known: as the budget of now has it.
     """
     spent: list[float] = []
-    for number, known in enumerate([*told, None], 1):
+    for number, known in enumerate(told, 1):
         total = pocock_spending(alpha, number / most) if known is None else known
         spent.append(max([total, *spent[-1:]]))
-    return tuple(spent)
+    before = max([0.0, *spent[-1:]])
+    plan = (pocock_spending(alpha, number / most) for number in range(min(len(spent) + 1, most), most + 1))
+    return (*spent, next((total for total in plan if total > before), before))
 
 
 def nominal_levels(spent: Sequence[float], information: Sequence[float]) -> tuple[float, ...]:

@@ -96,28 +96,32 @@ def arm_difference(candidate: ArrayLike, control: ArrayLike) -> Difference:
 
 @dataclass(frozen=True)
 class Shares:
-    """What the devices of an arm did: `events` of `trials`, one entry a device, every device with a trial at least."""
+    """What the devices of an arm did, one entry a device: `shares` in [0, 1] of its `trials`, of which it had one at
+    least, and how much it counts: `weights` are positive, and known before anything was observed.
+    """
 
-    events: Sequence[float]
+    shares: Sequence[float]
     trials: Sequence[int]
+    weights: Sequence[float]
 
 
 def share_difference(candidate: Shares, control: Shares, margin: float) -> Difference:
-    """Difference of the shares of all trials, with variances by device and no less than at the margin itself.
+    """Difference of the weighted means of devices' shares, with variances by device and no less than at the margin.
 
-    All events over all trials, not the mean of devices' own shares: devices differ in how much they are used, and in
-    such a mean one that is used once weighs, and errs, as much as fifty that are used daily. The variance of the ratio
-    is that of device totals about it (delta method: Deng, Knoblich & Lu, "Applying the delta method in metric
-    analytics", KDD 2018), so trials of one device need not be independent.
+    By weights, not by devices alike: devices differ in how much they are used, and in a plain mean one that is used
+    once weighs, and errs, as much as fifty that are used daily. By weights known beforehand, not by trials: what the
+    candidate does to people changes how many trials there are. (Direct standardisation; Hernán & Robins, "Causal
+    Inference: What If", 2020, ch. 2.) The variance is that of devices about the mean (Hájek's estimator; Cochran,
+    "Sampling Techniques", 1977, ch. 6), so trials of one device need not be independent.
 
     Events may be so rare that a sample shows few or none, and hence little variance, just where it flatters: a plain
-    interval is then too narrow. The variance is taken as at least `p (1 - p) / trials` at the rate under the null
+    interval is then too narrow. The variance is taken as at least that of independent trials at the rate under the null
     hypothesis, `p = control + margin` (Farrington & Manning, Statistics in Medicine 1990), times the design effect: by
     how much devices vary more than trials that have nothing to do with one another.
     """
     rate = _rate(control)
     null = min(1.0, rate + margin)
-    return _between(_ratio(candidate, null), _ratio(control, rate))
+    return _between(_weighted(candidate, null), _weighted(control, rate))
 
 
 def paired_difference(differences: ArrayLike) -> Difference:
@@ -165,19 +169,20 @@ def _mean(values: ArrayLike) -> _Arm:
 
 
 def _rate(arm: Shares) -> float:
-    return sum(arm.events) / sum(arm.trials) if arm.trials else 0.0
+    return float(np.average(arm.shares, weights=arm.weights)) if arm.shares else 0.0
 
 
-def _ratio(arm: Shares, least_at: float) -> _Arm:
-    """All events over all trials, with no less variance than at the rate `least_at`."""
-    n = len(arm.trials)
+def _weighted(arm: Shares, least_at: float) -> _Arm:
+    """The weighted mean share, with no less variance than at the rate `least_at`."""
+    n = len(arm.shares)
     if n < 2:
         return _Arm(math.nan, math.inf, n)
-    events, trials = np.asarray(arm.events, dtype=np.float64), np.asarray(arm.trials, dtype=np.float64)
-    rate, everything = _rate(arm), float(trials.sum())
-    totals = events - rate * trials
-    variance = float(totals @ totals) * n / (n - 1) / everything**2
-    own, least = (p * (1 - p) / everything for p in (rate, least_at))
+    shares, trials, weights = (np.asarray(of, dtype=np.float64) for of in (arm.shares, arm.trials, arm.weights))
+    rate = _rate(arm)
+    weights = weights / weights.sum()
+    apart = weights * (shares - rate)
+    variance = float(apart @ apart) * n / (n - 1)
+    own, least = (p * (1 - p) * float((weights**2 / trials).sum()) for p in (rate, least_at))
     design_effect = max(1.0, variance / own) if own > 0 else 1.0
     return _Arm(rate, max(variance, design_effect * least), n)
 

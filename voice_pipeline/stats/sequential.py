@@ -1,15 +1,26 @@
-"""Anytime-valid bounds on a mean: may be looked at after every observation, and keep their error rate over all looks.
+"""An anytime-valid test of harm: may be asked after every device, and keeps its error rate over all times together.
 
-Method: a betting confidence sequence (Waudby-Smith & Ramdas, "Estimating means of bounded random variables by
-betting", JRSS-B 2023, §4): against each possible mean m gamblers bet the shares `BETS` of what they may on the
-observations; under the true mean their capital together, `K_t(m) = mean_c prod(1 + c (x_i / m - 1))`, is a nonnegative
-martingale, so by Ville's inequality it ever reaches 1/alpha with probability at most alpha. The lower bound is the
-largest m whose capital did. A mixture of constant bets does nearly as well as the best of them in hindsight (Cover,
-"Universal portfolios", 1991; Orabona & Jun, "Tight concentrations and confidence sequences from the regret of universal
-portfolio", 2021). Nothing is assumed but independent observations in [0, 1]: no normality, any size of sample.
+Devices come in any order, those of both arms in one sequence, each with one figure x in [0, 1]. Which arm a device is
+in was drawn with a known chance s of the candidate's, so
 
-Harm of a candidate is certain once its lower bound lies above the control's upper bound by more than the margin. Each
-bound is given half of alpha, hence the chance of ever calling a harmless candidate harmful is at most alpha.
+    z = (x - c) * (1/s where on the candidate, -1/(1 - s) where on the control)
+
+has as its mean the device's harm, whatever c is as long as it was known before the device came (inverse-probability
+weighting; c, the mean of all figures before, makes z small). Against each possible harm m gamblers bet the shares
+`BETS` of what they may; while no device in the sequence is expected to be harmed by more than m, their capital
+together, `K_t(m) = mean_b prod(1 + b (z_i - m) / (w_i + m))` with -w_i the least that z_i could be, is a nonnegative
+supermartingale, so by Ville's inequality it ever reaches 1/alpha with probability at most alpha. The bound is the
+largest m whose capital did.
+
+Only the draw of arms is relied on: not that devices are alike, nor that those that come early fare like those that come
+late. Two bounds, one an arm, would need that: where busy devices come first and light ones fare worse, the arm with
+fewer devices seems to do worse for being behind.
+
+Sources: betting on bounded means: Waudby-Smith & Ramdas, "Estimating means of bounded random variables by betting"
+(JRSS-B 2023); on weighted outcomes of a known draw: Waudby-Smith et al., "Anytime-valid off-policy inference for
+contextual bandits" (ACM/IMS J. Data Science 2024) and, with nothing random but the draw, Ham et al., "Design-based
+confidence sequences" (2022). A mixture of constant bets does nearly as well as the best of them in hindsight (Cover,
+"Universal portfolios", 1991).
 """
 
 from __future__ import annotations
@@ -22,8 +33,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 BETS = (0.02, 0.06, 0.18, 0.4, 0.7, 0.95)
-"""Shares of the highest bet that leaves capital nonnegative, 1 / m: small ones for rare events, large ones for gross
-differences. What the mixture costs against the best of them is log(6) of capital.
+"""Shares of the highest bet that leaves capital nonnegative: small ones for rare events, large ones for gross harm.
+What the mixture costs against the best of them is log(6) of capital.
 """
 
 _BETS = np.array(BETS)[:, None]
@@ -33,74 +44,74 @@ _NOT_QUITE_0 = 1e-9
 _NEAR = 12.0
 """Of log capital: within so much it is nearly straight."""
 
+Floats = NDArray[np.float64]
+
 
 @dataclass(frozen=True)
 class HarmTest:
-    """Where the arms stand. `lower`: anytime-valid lower bound of the candidate's mean, `upper`: of the control's."""
+    """Where the arms stand.
+
+    `lower`: so much higher than the control's is the candidate's mean for certain (anytime-valid); 0 where nothing is.
+    """
 
     candidate_mean: float
     control_mean: float
     lower: float
-    upper: float
     margin: float
     candidate_n: int
     control_n: int
 
     @property
     def harmful(self) -> bool:
-        return self.lower > self.upper + self.margin
+        return self.lower > self.margin
 
 
-def lower_bound(observations: ArrayLike, alpha: float) -> float:
-    """The largest lower bound on the mean reached so far.
+def harm_test(figures: ArrayLike, on_candidate: ArrayLike, share: float, margin: float, alpha: float) -> HarmTest:
+    """Does the candidate raise devices' figures by more than `margin`?
 
     Args:
-        observations: values in [0, 1] in the order in which they came.
-        alpha: chance that the bound ever exceeds the true mean, over all times together.
+        figures: one value in [0, 1] a device, higher = worse, in the order in which devices became known: an order that
+            nothing that becomes known later can change.
+        on_candidate: of each, whether it was drawn for the candidate.
+        share: the chance with which it was, in (0, 1).
+        margin: harm below this is tolerated.
+        alpha: chance of ever being `harmful` though the harm is at most `margin`.
 
     Raises:
-        ValueError: an observation outside [0, 1] or `alpha` outside (0, 1).
+        ValueError: a figure outside [0, 1], `share` or `alpha` outside (0, 1), or not as many arms as figures.
     """
-    x = np.asarray(observations, dtype=np.float64)
-    if not 0 < alpha < 1:
-        raise ValueError(f"alpha must lie in (0, 1), not {alpha}")
-    if len(x) and not (np.isfinite(x).all() and x.min() >= 0 and x.max() <= 1):
-        raise ValueError("observations of a betting confidence sequence must lie in [0, 1]")
-    if not len(x):
-        return 0.0
-    goal = math.log(1 / alpha)
-    # K_t(m) falls in m for every t, so max_t K_t(m) does too: the bound is where it crosses 1/alpha.
-    return _largest(lambda mean: _best_log_capital(x, mean) - goal)
-
-
-def upper_bound(observations: ArrayLike, alpha: float) -> float:
-    """The smallest upper bound on the mean reached so far; the mirror of `lower_bound`."""
-    return 1.0 - lower_bound(1.0 - np.asarray(observations, dtype=np.float64), alpha)
-
-
-def harm_test(candidate: ArrayLike, control: ArrayLike, margin: float, alpha: float) -> HarmTest:
-    """Is the candidate's mean above the control's by more than `margin`?
-
-    Args:
-        candidate, control: one value in [0, 1] a device, higher = worse, each in the order in which it was complete.
-        margin: harm below this is tolerated.
-        alpha: chance of ever being `harmful` though the true difference is at most `margin`.
-    """
-    a, b = np.asarray(candidate, dtype=np.float64), np.asarray(control, dtype=np.float64)
+    x, arm = np.asarray(figures, dtype=np.float64), np.asarray(on_candidate, dtype=bool)
+    if not (0 < alpha < 1 and 0 < share < 1):
+        raise ValueError(f"alpha and share must lie in (0, 1), not {alpha} and {share}")
+    if x.shape != arm.shape:
+        raise ValueError(f"{x.size} figures need as many arms, not {arm.size}")
+    if x.size and not (np.isfinite(x).all() and x.min() >= 0 and x.max() <= 1):
+        raise ValueError("figures of a harm test must lie in [0, 1]")
     return HarmTest(
-        candidate_mean=float(a.mean()) if len(a) else 0.0,
-        control_mean=float(b.mean()) if len(b) else 0.0,
-        lower=lower_bound(a, alpha / 2),
-        upper=upper_bound(b, alpha / 2),
+        candidate_mean=float(x[arm].mean()) if arm.any() else 0.0,
+        control_mean=float(x[~arm].mean()) if not arm.all() else 0.0,
+        lower=_lower_bound(x, arm, share, alpha),
         margin=margin,
-        candidate_n=len(a),
-        control_n=len(b),
+        candidate_n=int(arm.sum()),
+        control_n=int((~arm).sum()),
     )
 
 
-def _best_log_capital(x: NDArray[np.float64], mean: float) -> float:
-    """The largest log K_t(mean) so far."""
-    paths = np.cumsum(np.log1p(_BETS * (x / mean - 1)), axis=1)
+def _lower_bound(x: Floats, arm: NDArray[np.bool_], share: float, alpha: float) -> float:
+    """The largest lower bound on the harm reached so far, in [0, 1)."""
+    if not arm.any():  # capital that grew by the control alone is no harm of the candidate
+        return 0.0
+    centre = (np.cumsum(x) - x) / np.arange(1, x.size + 1)
+    z = (x - centre) * np.where(arm, 1 / share, -1 / (1 - share))
+    least = np.maximum(centre / share, (1 - centre) / (1 - share))
+    goal = math.log(1 / alpha)
+    # each factor of K_t(m) falls in m, hence max_t K_t(m) does: the bound is where it crosses 1/alpha
+    return _largest(lambda harm: _best_log_capital(z, least, harm) - goal)
+
+
+def _best_log_capital(z: Floats, least: Floats, harm: float) -> float:
+    """The largest log K_t(harm) so far."""
+    paths = np.cumsum(np.log1p(_BETS * ((z - harm) / (least + harm))), axis=1)
     top = paths.max(axis=0)
     return float((top + np.log(np.exp(paths - top).mean(axis=0))).max())
 

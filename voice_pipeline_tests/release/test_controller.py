@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import select, text, update
 
 from voice_pipeline.release import rollback
-from voice_pipeline.release.analysis.looks import looks_of
-from voice_pipeline.release.analysis.observations import CANDIDATE, stage_began
+from voice_pipeline.release.analysis.looks import let_in_again, looks_of
+from voice_pipeline.release.analysis.observations import CANDIDATE
 from voice_pipeline.release.analysis.telemetry_log import Dictation
 from voice_pipeline.release.controller import advance, tick
 from voice_pipeline.release.errors import ReleaseRefusedError, UnknownReleaseError
@@ -189,7 +189,7 @@ def test_what_a_stage_showed_is_not_forgotten_when_it_is_held_and_resumed(small:
         tick(small.store, small.policy)
     assert small.view(model).state is S.CANARY_25
     assert in_this_stage(small, model) == before
-    assert stage_began(small.view(model))[1] == 1
+    assert let_in_again(small.store, small.view(model)) == 1
 
 
 def in_this_stage(world: World, model: str) -> list[Dictation]:

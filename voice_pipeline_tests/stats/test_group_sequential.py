@@ -103,7 +103,8 @@ def test_a_change_of_plan_takes_nothing_back_and_gives_no_more_than_is_left(plan
     spent = made_under(plans)
     for before, now, (alpha, most), number in zip([0.0, *spent], spent, plans, range(1, 99), strict=False):
         assert before <= now <= max(before, alpha * (1 + 1e-12))
-        assert now == max(before, pocock_spending(alpha, number / most))
+        plan = [pocock_spending(alpha, k / most) for k in range(min(number, most), most + 1)]
+        assert now == min([total for total in plan if total > before], default=before)
     assert nominal_levels(spent, list(range(1, len(spent) + 1)))[-1] < 1
 
 
@@ -120,6 +121,13 @@ def test_looks_under_changing_plans_err_as_often_as_they_wrote_down(plans: list[
     statistics = np.cumsum(rng.standard_normal((trials, len(plans))), axis=1) / np.sqrt(information)
     rejected = np.maximum.accumulate(statistics > norm.isf(levels), axis=1).mean(axis=0)
     assert rejected == pytest.approx(spent, abs=4 * (0.2 / trials) ** 0.5)
+
+
+def test_a_look_is_never_made_for_nothing_while_the_plan_allows_more_later() -> None:
+    """Once, a look after a stricter policy had level 0, and used up one of the few that there are."""
+    spent = spent_by_looks(0.03, 4, [0.02])
+    assert pocock_spending(0.03, 2 / 4) < 0.02 < spent[1] == pocock_spending(0.03, 3 / 4)
+    assert nominal_levels(spent, [1.0, 2.0])[1] > 0
 
 
 def test_where_more_was_spent_than_the_new_budget_allows_nothing_is_left() -> None:

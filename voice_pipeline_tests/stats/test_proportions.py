@@ -93,16 +93,20 @@ def test_without_history_nothing_is_adjusted() -> None:
 
 def test_a_rare_event_that_nobody_saw_shows_little() -> None:
     """Without a floor the variance of no event is 0, and any sample of two devices would pass."""
-    nothing = Shares([0.0] * 20, [4] * 20)
+    nothing = Shares([0.0] * 20, [4] * 20, [1.0] * 20)
     assert not non_inferiority(share_difference(nothing, nothing, 0.02), 0.02, 0.025, 0.01).passes
-    many = Shares([0.0] * 100, [4] * 100)
+    many = Shares([0.0] * 100, [4] * 100, [1.0] * 100)
     assert non_inferiority(share_difference(many, many, 0.02), 0.02, 0.025, 0.01).passes
 
 
 def devices(rng: np.random.Generator, n: int, rate: float) -> Shares:
-    """Devices that are used very unevenly, each with a rate of its own about `rate`."""
-    trials = 1 + rng.poisson(rng.gamma(2, 10, n))
-    return Shares(rng.binomial(trials, np.clip(rng.gamma(4, rate / 4, n), 0, 1)).tolist(), trials.tolist())
+    """Devices that are used very unevenly, each with a rate of its own about `rate`; weights are what they did before,
+    and some of those that were used much hardly are now.
+    """
+    use = rng.gamma(2, 10, n)
+    trials = 1 + rng.poisson(use * rng.choice([1.0, 0.05], n, p=[0.9, 0.1]))
+    events = rng.binomial(trials, np.clip(rng.gamma(4, rate / 4, n), 0, 1))
+    return Shares((events / trials).tolist(), trials.tolist(), (1 + rng.poisson(4 * use)).tolist())
 
 
 @pytest.mark.parametrize("arm", [15, 50])
@@ -115,12 +119,27 @@ def test_a_share_worse_by_the_margin_passes_no_more_often_than_alpha(arm: int, r
     assert passed / 1_000 <= 0.04  # three standard errors of 1 000 trials above 0.025
 
 
-def test_a_device_that_is_hardly_used_hardly_counts() -> None:
-    busy = Shares([1.0] * 20, [100] * 20)
-    with_a_stranger = Shares([*busy.events, 1.0], [*busy.trials, 1])
+def test_a_device_that_was_hardly_used_hardly_counts() -> None:
+    busy = Shares([0.01] * 20, [100] * 20, [100.0] * 20)
+    with_a_stranger = Shares([*busy.shares, 1.0], [*busy.trials, 1], [*busy.weights, 1.0])
     found = share_difference(with_a_stranger, busy, 0.02)
     assert found.value == pytest.approx(21 / 2001 - 0.01)
     assert non_inferiority(found, 0.02, 0.025, 0.01).passes
+
+
+def test_a_device_counts_by_what_it_did_before_however_little_it_does_now() -> None:
+    others = Shares([0.0] * 19, [40] * 19, [40.0] * 19)
+    gone = Shares([*others.shares, 1.0], [*others.trials, 2], [*others.weights, 40.0])
+    assert share_difference(gone, others, 0.02).value == pytest.approx(1 / 20)
+
+
+def test_weights_alike_give_the_plain_mean_with_its_variance() -> None:
+    rng = np.random.default_rng(4)
+    a, b = rng.beta(3, 5, 30), rng.beta(2, 5, 80)  # the candidate's share has more variance: no floor is felt
+    arms = [Shares(x.tolist(), [1000] * len(x), [3.0] * len(x)) for x in (a, b)]
+    found, plain = share_difference(arms[0], arms[1], 0.0), arm_difference(a, b)
+    assert found.value == pytest.approx(plain.value)
+    assert found.standard_error == pytest.approx(plain.standard_error)
 
 
 def test_a_level_of_nothing_decides_nothing() -> None:

@@ -2,7 +2,9 @@
 
 Every measure has an anytime-valid test by device (stats.sequential) in every stage; half of the budget
 `guardrails.alpha` is split evenly over stages and measures (Bonferroni), the other half is that of the looks
-(release.analysis.promotion). Harm needs no minimum time and no valid sample ratio.
+(release.analysis.promotion). Harm needs no minimum time and no valid sample ratio. A device counts once a stage, when
+it has dictated enough or has fallen quiet (`observations.spoken`): of both arms alike, so that nothing but the draw of
+arms tells them apart, whoever comes first and whoever leaves.
 
 Silence is looked for in window after window of `silence_minutes`: who was active before the stage, or heard in an
 earlier window, and says nothing in this one. Window k has `1 / (k (k + 1))` of its measure's budget, which sums to one
@@ -14,12 +16,12 @@ In a shadow release all devices answer with the live model; harm is then what ru
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from voice_pipeline.release.analysis.measures import MEASURES, SILENCE, measures
-from voice_pipeline.release.analysis.observations import CANDIDATE, CONTROL, LatencyReference, StageData, completed
+from voice_pipeline.release.analysis.observations import CANDIDATE, CONTROL, LatencyReference, StageData, spoken
 from voice_pipeline.schema.release_policy import STAGES, Guardrails
 from voice_pipeline.stats.sequential import HarmTest, harm_test
 
@@ -35,26 +37,27 @@ def error_of_a_test(rules: Guardrails) -> float:
 
 def harm_tests(rules: Guardrails, data: StageData, reference: LatencyReference) -> dict[str, HarmTest]:
     """One test a measure; of silence the one of the window that shows most, if any is over."""
-    alpha = error_of_a_test(rules)
-    groups = {arm: completed(data.arms[arm], rules.dictations_per_device) for arm in ARMS}
+    alpha, share = error_of_a_test(rules), data.candidate_share
+    known = spoken(data, rules.dictations_per_device, timedelta(minutes=rules.silence_minutes))
+    arms = [one.arm == CANDIDATE for one in known]
     tests = {}
     for measure in measures(rules, reference):
-        values = {arm: [measure.of(group) for group in groups[arm]] for arm in ARMS}
-        tests[measure.name] = harm_test(values[CANDIDATE], values[CONTROL], measure.margin, alpha)
-    silences = _silence_tests(rules, data, alpha)
-    tests[SILENCE] = max(silences, key=lambda test: test.lower - test.upper)
+        figures = [measure.of(one.dictations) for one in known]
+        tests[measure.name] = harm_test(figures, arms, share, measure.margin, alpha)
+    tests[SILENCE] = max(_silence_tests(rules, data, alpha), key=lambda test: test.lower)
     return tests
 
 
 def _silence_tests(rules: Guardrails, data: StageData, alpha: float) -> list[HarmTest]:
     """A test for each of the newest windows that are over; before the first is over, one of nothing."""
-    window = timedelta(minutes=rules.silence_minutes)
-    tests = [harm_test([], [], rules.silence, alpha / 2)]
+    window, share = timedelta(minutes=rules.silence_minutes), data.candidate_share
+    tests = [harm_test([], [], share, rules.silence, alpha)]
     over = int((data.now - data.since) / window)
     for k in range(max(1, over - NEWEST_WINDOWS + 1), over + 1):
         start, end = data.since + (k - 1) * window, data.since + k * window
-        silent = {arm: _silent(data, arm, start, end) for arm in ARMS}
-        tests.append(harm_test(silent[CANDIDATE], silent[CONTROL], rules.silence, alpha * share_of_window(k)))
+        silent = sorted(one for arm in ARMS for one in _silent(data, arm, start, end))
+        figures, arms = [figure for _, figure, _ in silent], [arm == CANDIDATE for _, _, arm in silent]
+        tests.append(harm_test(figures, arms, share, rules.silence, alpha * share_of_window(k)))
     return tests
 
 
@@ -63,11 +66,11 @@ def share_of_window(k: int) -> float:
     return 1 / (k * (k + 1))
 
 
-def _silent(data: StageData, arm: str, start: datetime, end: datetime) -> list[float]:
-    """1.0 for each device known by `start` and not heard in (start, end], else 0.0, in order of ids."""
+def _silent(data: StageData, arm: str, start: datetime, end: datetime) -> Iterator[tuple[str, float, str]]:
+    """(id, 1.0 if it is not heard in (start, end], else 0.0, arm) of each device known by `start`."""
     heard = data.heard[arm]
-    known = {device for device, times in heard.items() if times[0] <= start}.union(data.expected[arm])
-    return [float(not _between(heard.get(device, []), start, end)) for device in sorted(known)]
+    for device in {device for device, times in heard.items() if times[0] <= start}.union(data.expected[arm]):
+        yield device, float(not _between(heard.get(device, []), start, end)), arm
 
 
 def _between(times: Sequence[datetime], start: datetime, end: datetime) -> bool:
@@ -79,7 +82,7 @@ def harm_reason(tests: dict[str, HarmTest]) -> str:
     """Which tests show harm, with their figures; "" where none does."""
     parts = [
         f"{name} {test.candidate_mean:.1%} on {test.candidate_n} devices against {test.control_mean:.1%} "
-        f"(certainly above {test.lower:.1%} and below {test.upper:.1%}, margin {test.margin:.0%})"
+        f"(certainly more than {test.lower:+.1%}, margin {test.margin:.0%})"
         for name, test in tests.items()
         if test.harmful
     ]
@@ -91,8 +94,7 @@ def harm_figures(test: HarmTest) -> dict[str, Any]:
     return {
         "candidate": test.candidate_mean,
         "control": test.control_mean,
-        "candidate_lower": test.lower,
-        "control_upper": test.upper,
+        "lower": test.lower,
         "margin": test.margin,
         "devices": [test.candidate_n, test.control_n],
         "harmful": test.harmful,

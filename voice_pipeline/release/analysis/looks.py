@@ -8,13 +8,13 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from voice_pipeline.release.analysis.observations import stage_began, stage_entry
+from voice_pipeline.release.analysis.observations import stage_entry
 from voice_pipeline.release.analysis.promotion import all_spent
 from voice_pipeline.release.analysis.stage import Analysis
 from voice_pipeline.schema.release import Outcome
 from voice_pipeline.schema.release_policy import ReleasePolicy
 from voice_pipeline.store.ledger import LedgerLine
-from voice_pipeline.store.releases import ALL_TRANSITIONS, ReleaseView, release_stream
+from voice_pipeline.store.releases import ALL_TRANSITIONS, ReleaseView, release_stream, release_views
 from voice_pipeline.store.store import Store
 
 ANALYSIS = "analysis"
@@ -39,6 +39,14 @@ def looks_of(store: Store, view: ReleaseView) -> list[Look]:
     stage_seq, _ = stage_entry(view)
     looks = [_look(line) for line in store.ledger.lines(kind=ANALYSIS, subject=view.release_id)]
     return [look for look in looks if look.stage_seq == stage_seq]
+
+
+def let_in_again(store: Store, view: ReleaseView) -> int:
+    """How often people let this bundle into its stage again: each time it was resumed there, and each later release of
+    it that came as far, after a person had ended the one before.
+    """
+    releases = (one for one in release_views(store) if one.bundle_digest == view.bundle_digest)
+    return sum(step.to_state is view.stage for one in releases for step in one.transitions) - 1
 
 
 def record_look(
@@ -83,7 +91,10 @@ def passing_look(store: Store, policy: ReleasePolicy, view: ReleaseView) -> Look
 
 def exhausted(store: Store, policy: ReleasePolicy, view: ReleaseView) -> bool:
     """All looks of the stage, or their error, are spent and the last one is no longer, or never was, a pass."""
-    return all_spent(policy, looks_of(store, view), stage_began(view)[1]) and passing_look(store, policy, view) is None
+    return (
+        all_spent(policy, looks_of(store, view), let_in_again(store, view))
+        and passing_look(store, policy, view) is None
+    )
 
 
 def _look(line: LedgerLine) -> Look:

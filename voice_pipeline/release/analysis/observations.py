@@ -14,7 +14,7 @@ model, so it looks only at the devices that run both.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache, cached_property, partial
@@ -74,13 +74,12 @@ def stage_entry(view: ReleaseView) -> tuple[int, datetime]:
     return step.seq, datetime.fromisoformat(step.at)
 
 
-def stage_began(view: ReleaseView) -> tuple[datetime, int]:
-    """(when a rolling-out release came into its stage first, how often people resumed it there since).
+def stage_began(view: ReleaseView) -> datetime:
+    """When a rolling-out release came into its stage first.
 
     What a stage has shown is not forgotten by holding and resuming: devices stayed where they were.
     """
-    entries = [t for t in view.transitions if t.to_state is view.stage]
-    return datetime.fromisoformat(entries[0].at), len(entries) - 1
+    return datetime.fromisoformat(next(t.at for t in view.transitions if t.to_state is view.stage))
 
 
 def read_stage(
@@ -92,7 +91,7 @@ def read_stage(
     compatibility: Compatibility,
 ) -> StageTelemetry:
     """Read the stage in which `view` is, beside the live release."""
-    since, _resumed = stage_began(view)
+    since = stage_began(view)
     told = dictations(store, since - timedelta(minutes=active_minutes))
     apps = {dictation.app_version for dictation in told}
     views = release_views(store)
@@ -170,16 +169,44 @@ def by_device(dictations: Iterable[Dictation]) -> dict[str, list[Dictation]]:
     return dict(groups)
 
 
-def completed(dictations: Iterable[Dictation], first: int) -> list[list[Dictation]]:
-    """The first `first` dictations of each device that sent as many, in the order in which devices completed them."""
-    groups: dict[str, list[Dictation]] = defaultdict(list)
-    whole = []
-    for dictation in dictations:
-        group = groups[dictation.device_id]
+@dataclass(frozen=True)
+class Spoken:
+    """What a device says in the harm tests of a stage: fixed from `known_at` on, whatever it does later."""
+
+    known_at: datetime
+    device_id: str
+    arm: str
+    dictations: tuple[Dictation, ...]
+
+
+def spoken(data: StageData, first: int, quiet: timedelta) -> list[Spoken]:
+    """The devices of both arms in the order in which they became known, which later news cannot change: each with its
+    `first` dictations, or, once none has come for as long as `quiet`, with those that it made until then. So people
+    whom a model drives away at once are heard too.
+    """
+    known = [one for arm, rows in data.arms.items() for one in _spoken(arm, rows, first, quiet, data.now)]
+    return sorted(known, key=lambda one: (one.known_at, one.device_id))
+
+
+def _spoken(arm: str, rows: Iterable[Dictation], first: int, quiet: timedelta, now: datetime) -> Iterator[Spoken]:
+    """The devices of one arm that are known by `now`, of its dictations in order of receipt."""
+    waiting: dict[str, list[Dictation]] = defaultdict(list)
+    done: set[str] = set()
+    for dictation in rows:
+        device = dictation.device_id
+        if device in done:
+            continue
+        group = waiting[device]
+        if group and dictation.received - group[-1].received >= quiet:
+            continue  # fell quiet before: told below
         group.append(dictation)
         if len(group) == first:
-            whole.append(group)
-    return [group[:first] for group in whole]
+            done.add(device)
+            yield Spoken(dictation.received, device, arm, tuple(waiting.pop(device)))
+    for device, group in waiting.items():
+        until = group[-1].received + quiet
+        if until <= now:
+            yield Spoken(until, device, arm, tuple(group))
 
 
 def correction_rate(dictations: Sequence[Dictation]) -> float:
@@ -207,6 +234,11 @@ class History:
     def correction_rates(self) -> dict[str, float]:
         """Each device's own correction rate."""
         return {device: correction_rate(group) for device, group in by_device(self.dictations).items()}
+
+    @cached_property
+    def dictation_counts(self) -> dict[str, int]:
+        """How often each device was used."""
+        return {device: len(group) for device, group in by_device(self.dictations).items()}
 
     def latency(self, otherwise_ms: float) -> LatencyReference:
         """What latencies are held against; see `LatencyReference`."""

@@ -8,11 +8,13 @@ so looking again costs no more than `promotion.alpha` in all. Only devices whose
 A look also fails what it finds inferior beyond doubt. The rollout's budget for calling a harmless model harmful,
 `guardrails.alpha`, has two halves: one is the harm tests' of every tick, the other is spread over all looks here.
 
-A stage that was held may be resumed by a person; its looks then begin anew, with half the error of those before, so
-that all looks ever made at a stage err no more often than twice `promotion.alpha`. What it has shown is kept.
+A stage that was held may be resumed by a person, and a release that a person ended may come back as the next one of
+its bundle; looks then begin anew, with half the error of those before, so that all looks ever made of a bundle at a
+stage err no more often than twice `promotion.alpha`. What a resumed stage has shown is kept.
 
 Each look stores the error that was spent by then. Under a policy that changed within a stage, later looks have what the
-new budget leaves beyond that; where it leaves nothing, they end.
+new budget leaves beyond that; where it leaves nothing, they end. Whoever raises `alpha` because of what looks have
+shown chose it by the data: then no error rate holds that is said here.
 """
 
 from __future__ import annotations
@@ -85,7 +87,8 @@ def all_spent(policy: ReleasePolicy, looks: Sequence[Taken], resumed: int = 0) -
     if len(looks) >= policy.promotion.max_looks:
         return True
     budget = budgets(policy, resumed)[PROMOTION]
-    return bool(looks) and _spent(policy, PROMOTION, budget, looks)[-2] >= budget
+    *_, before, following = (0.0, *_spent(policy, PROMOTION, budget, looks))
+    return following <= before
 
 
 def budgets(policy: ReleasePolicy, resumed: int = 0) -> dict[str, float]:
@@ -95,11 +98,8 @@ def budgets(policy: ReleasePolicy, resumed: int = 0) -> dict[str, float]:
 
 
 def spent_figures(policy: ReleasePolicy, looks: Sequence[Taken], resumed: int = 0) -> dict[str, float]:
-    """What is stored of one more look after `looks`: the error spent in all with it, of each budget, and its time,
-    the share of the looks (`stats.group_sequential`).
-    """
-    spent = {name: _spent(policy, name, budget, looks)[-1] for name, budget in budgets(policy, resumed).items()}
-    return {**spent, "time": (len(looks) + 1) / policy.promotion.max_looks}
+    """What is stored of one more look after `looks`: the error spent in all with it, of each budget."""
+    return {name: _spent(policy, name, budget, looks)[-1] for name, budget in budgets(policy, resumed).items()}
 
 
 def look_at(
@@ -109,7 +109,7 @@ def look_at(
 
     Args:
         looks: those made before it since the stage began, or was resumed last, oldest first.
-        resumed: how often people resumed this stage after it was held; each time grants new looks at half the error.
+        resumed: how often people let this bundle into this stage again; each time grants new looks at half the error.
     """
     spent = [_spent(policy, name, budget, looks) for name, budget in budgets(policy, resumed).items()]
     tests = {}
@@ -147,34 +147,32 @@ def _differences(policy: ReleasePolicy, stage: Stage, data: StageData) -> dict[s
         return {CORRECTION_RATE: (paired_difference(pairs), stage.noninferiority_margin)}
     reference = data.before.latency(policy.gates.latency.max_p95_ms)
     arms = {arm: by_device(data.arms[arm]) for arm in (CANDIDATE, CONTROL)}
-    silent_since = data.now - timedelta(minutes=policy.guardrails.silence_minutes)
-    weights = {arm: _weights(groups, data.heard[arm], silent_since) for arm, groups in arms.items()}
+    usage = _usage(data.before, [device for groups in arms.values() for device in groups])
     found = {CORRECTION_RATE: (_correction_difference(arms, data.before), stage.noninferiority_margin)}
     for measure in measures(policy.guardrails, reference):
         if measure.name in SHARES:
-            mine, theirs = (_shares(measure, arms[arm], weights[arm]) for arm in (CANDIDATE, CONTROL))
+            mine, theirs = (_shares(measure, arms[arm], usage) for arm in (CANDIDATE, CONTROL))
             found[measure.name] = (share_difference(mine, theirs, measure.margin), measure.margin)
     return found
 
 
-def _shares(measure: Measure, groups: Mapping[str, Sequence[Dictation]], weights: Mapping[str, int]) -> Shares:
-    trials = list(weights.values())
-    return Shares([measure.of(groups[device]) * weights[device] for device in weights], trials)
-
-
-def _weights(
-    groups: Mapping[str, Sequence[Dictation]], heard: Mapping[str, Sequence[datetime]], silent_since: datetime
-) -> dict[str, int]:
-    """How many dictations each device stands for: its own; where it fell silent, at least as many as the others make
-    on average, all like those that it made. Whom a model drove away would else count less for having gone (last
-    observation carried forward: ICH E9, 5.3, on missing values).
+def _usage(before: History, devices: Sequence[str]) -> dict[str, float]:
+    """How much each device counts in a share: as much as it was used before the stage, so that whom a model drives away
+    counts no less for having gone. Devices without a history count like an average one with.
     """
-    going_on = [len(group) for device, group in groups.items() if heard[device][-1] > silent_since]
-    least = round(sum(going_on) / len(going_on)) if going_on else 0
-    return {
-        device: len(group) if heard[device][-1] > silent_since else max(len(group), least)
-        for device, group in groups.items()
-    }
+    known = before.dictation_counts
+    told = [known[device] for device in devices if device in known]
+    usual = sum(told) / len(told) if told else 1.0
+    return {device: float(known.get(device, usual)) for device in devices}
+
+
+def _shares(measure: Measure, groups: Mapping[str, Sequence[Dictation]], usage: Mapping[str, float]) -> Shares:
+    rows = groups.items()
+    return Shares(
+        shares=[measure.of(group) for _, group in rows],
+        trials=[len(group) for _, group in rows],
+        weights=[usage[device] for device, _ in rows],
+    )
 
 
 def _correction_difference(arms: Mapping[str, Mapping[str, Sequence[Dictation]]], before: History) -> Difference:

@@ -27,10 +27,12 @@ _RECEIVED = func.coalesce(telemetry.c.received_at, telemetry.c.at)
 class Dictation:
     """What the tests read of one telemetry event. Shadow figures are None unless the candidate ran beside.
 
+    `received`: when it reached us; `at`: when it was made, by the device's clock.
     `remote`: the edge answered, with the live model whatever the device's arm; such a one counts in neither.
     """
 
     at: datetime
+    received: datetime
     device_id: str
     device_class: str
     app_version: str
@@ -91,7 +93,7 @@ def _caught_up(known: _Known, connection: Connection, total: int) -> bool:
     if known.total + len(rows) != total:
         return False
     earliest = known.after.isoformat()
-    found = [_readable(row.event_id, row.event) for row in rows if row.at > earliest]
+    found = [_readable(row.event_id, row.event, row.received) for row in rows if row.at > earliest]
     known.dictations = [*known.dictations, *(one for one in found if one is not None)]
     known.ids.update(row.event_id for row in rows)
     known.total = total
@@ -99,17 +101,18 @@ def _caught_up(known: _Known, connection: Connection, total: int) -> bool:
     return True
 
 
-def _readable(event_id: str, event: dict[str, Any]) -> Dictation | None:
+def _readable(event_id: str, event: dict[str, Any], received: str) -> Dictation | None:
     try:
-        return _dictation(event)
+        return _dictation(event, datetime.fromisoformat(received))
     except (KeyError, TypeError, ValueError) as error:
         logger.warning("telemetry event %s cannot be read, and is left out of release tests: %r", event_id, error)
         return None
 
 
-def _dictation(event: dict[str, Any]) -> Dictation:
+def _dictation(event: dict[str, Any], received: datetime) -> Dictation:
     return Dictation(
         at=datetime.fromisoformat(event["at"]),
+        received=received,
         device_id=event["device_id"],
         device_class=event["context"]["device_class"],
         app_version=event["context"]["app_version"],

@@ -222,22 +222,21 @@ def _differences(axis: Axes, segments: Sequence[Segment], looks: Sequence[ToldLo
 
 
 def _harm(axis: Axes, tests: dict[str, Harm]) -> None:
-    """One row a measure: harmful where the candidate's lower bound lies right of the control's plus margin."""
+    """One row a measure: harmful where what the candidate adds for certain lies right of the margin."""
     for row, test in enumerate(tests.values()):
-        axis.plot([0, min(100 * test.limit, 100)], [row, row], color="0.8", linewidth=7, solid_capstyle="butt")
-        axis.plot(min(100 * test.limit, 100), row, "|", color=ORANGE, markersize=13, markeredgewidth=2.5)
-        axis.plot(100 * test.candidate_lower, row, ">", color=RED if test.harmful else BLUE, markersize=7)
+        axis.plot([0, 100 * test.margin], [row, row], color="0.8", linewidth=7, solid_capstyle="butt")
+        axis.plot(100 * test.margin, row, "|", color=ORANGE, markersize=13, markeredgewidth=2.5)
+        axis.plot(100 * test.lower, row, ">", color=RED if test.harmful else BLUE, markersize=7)
     names = [f"HARM {_plain(name)}" if test.harmful else _plain(name) for name, test in tests.items()]
     axis.set_yticks(range(len(names)), labels=names, fontsize=7, parse_math=False)
     for label, test in zip(axis.get_yticklabels(), tests.values(), strict=True):
         label.set_fontweight("bold" if test.harmful else "normal")
     for row, test in enumerate(tests.values()):
         if test.harmful:
-            said = f"at least {test.candidate_lower:.1%}; {test.control_upper:.1%} + {test.margin:.1%} allowed"
-            right = test.candidate_lower < 0.62
+            right = test.lower < 0.62
             axis.annotate(
-                said,
-                (100 * (max(test.candidate_lower, test.limit) if right else test.candidate_lower), row),
+                f"at least {test.lower:+.1%}; {test.margin:+.1%} allowed",
+                (100 * test.lower, row),
                 (8, 0) if right else (-8, 0),
                 textcoords="offset points",
                 ha="left" if right else "right",
@@ -246,7 +245,7 @@ def _harm(axis: Axes, tests: dict[str, Harm]) -> None:
             )
     axis.set_ylim(len(names) - 0.5, -0.5)
     axis.set_xlim(-1, 101)
-    axis.set_xlabel("harm, % by device:  ▶ candidate at least;  | live model at most, plus its margin", fontsize=7.5)
+    axis.set_xlabel("harm, points by device:  ▶ candidate minus live model, at least;  | margin", fontsize=7.5)
     axis.tick_params(axis="x", labelsize=6.5)
     axis.grid(axis="x", alpha=0.3)
 

@@ -36,19 +36,13 @@ class Difference:
 
 @dataclass(frozen=True)
 class Harm:
-    """One harm test, as fractions: harmful when `candidate_lower` exceeds `control_upper` by more than `margin`."""
+    """One harm test, as fractions: harmful when `lower`, what the candidate adds for certain, exceeds `margin`."""
 
     candidate: float
     control: float
-    candidate_lower: float
-    control_upper: float
+    lower: float
     margin: float
     harmful: bool
-
-    @property
-    def limit(self) -> float:
-        """What the candidate's lower bound must not exceed."""
-        return self.control_upper + self.margin
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from voice_pipeline.release.analysis.looks import looks_of
+from voice_pipeline.release.analysis.looks import let_in_again, looks_of
 from voice_pipeline.release.analysis.promotion import (
     HARM,
     PROMOTION,
@@ -27,6 +27,7 @@ from voice_pipeline.release.analysis.promotion import (
     spent_figures,
 )
 from voice_pipeline.release.analysis.stage import analyse
+from voice_pipeline.release.carrying_out import readmit
 from voice_pipeline.release.controller import tick
 from voice_pipeline.release.people.decisions import record_decision
 from voice_pipeline.schema.release import Decision, Outcome
@@ -89,7 +90,6 @@ def test_under_one_policy_every_level_is_what_it_always_was(
             assert tests[name].level == as_before(alpha * 2.0**-resumed, most, name, looks)
             assert tests[name].harm_level == as_before(budgets(policy, resumed)[HARM], most, name, looks)
         figures = spent_figures(policy, looks, resumed)
-        assert figures["time"] == (number + 1) / most
         looks.append(taken({SPENT: figures} if data.draw(st.booleans()) else {}, (number + 1) / (most + 1)))
         assert all_spent(policy, looks, resumed) is (number + 1 == most)
 
@@ -134,7 +134,7 @@ def test_where_all_is_spent_no_look_is_made_and_none_could_pass() -> None:
 
 
 def test_what_a_resumed_stage_may_spend_is_half() -> None:
-    told = taken({SPENT: {PROMOTION: 0.02, HARM: 1e-5, "time": 0.25}})
+    told = taken({SPENT: {PROMOTION: 0.02, HARM: 1e-5}})
     assert not all_spent(under(0.025), [told])
     assert all_spent(under(0.025), [told], resumed=1)
     later = START + timedelta(hours=9)
@@ -148,7 +148,6 @@ def test_an_analysis_tells_what_its_look_spent() -> None:
     assert found.figures[SPENT] == {
         PROMOTION: pocock_spending(0.025, 0.25),
         HARM: pocock_spending(budgets(POLICY)[HARM], 0.25),
-        "time": 0.25,
     }
     waiting = analyse(POLICY, S.CANARY_50, DATA, [Taken(DATA.comparable.now, found.figures)])
     assert not waiting.look
@@ -210,3 +209,33 @@ def test_a_policy_made_looser_within_a_stage_gives_the_next_look_what_it_adds(sm
     first, second, *_ = looks_of(small.store, small.view(model))
     assert first.figures[SPENT][PROMOTION] == pocock_spending(0.025, 0.25)
     assert second.figures[SPENT][PROMOTION] == pocock_spending(0.05, 0.5)
+
+
+def test_a_bundle_that_came_back_has_half_the_error_at_each_stage_that_it_was_in(small: World) -> None:
+    """Else whoever may readmit could have looks made at full error until one passes."""
+    model = in_stage(small, S.CANARY_5)
+    for number in (1, 2):
+        first = small.view(model).release_id
+        record_decision(small.store, first, Decision.ROLLBACK, small.person(), "complaints")
+        tick(small.store, small.policy)
+        readmit(small.store, first, small.person(), "a mistake")
+        small.register(model)
+        small.settle()
+        assert small.view(model).state is S.SHADOW
+        assert let_in_again(small.store, small.view(model)) == number
+        small.shadow[model] = Behaviour(correction=0.35)
+        small.report()
+        small.settle()
+        (look,) = looks_of(small.store, small.view(model))
+        assert look.figures[SPENT][PROMOTION] == pocock_spending(0.025 / 2**number, 0.25)
+
+
+def test_another_bundle_has_all_its_error(small: World) -> None:
+    model = in_stage(small, S.SHADOW)
+    record_decision(small.store, small.view(model).release_id, Decision.ROLLBACK, small.person(), "complaints")
+    tick(small.store, small.policy)
+    other = small.model(0.1)
+    small.register(other)
+    small.settle()
+    assert small.view(other).state is S.SHADOW
+    assert let_in_again(small.store, small.view(other)) == 0

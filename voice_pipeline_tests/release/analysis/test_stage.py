@@ -42,9 +42,11 @@ class Taken:
 
 
 def dictation(device: str, minute: float, **figures: Any) -> Dictation:
+    at = START + timedelta(minutes=minute)
     return Dictation(
         **{
-            "at": START + timedelta(minutes=minute),
+            "at": at,
+            "received": at,
             "device_id": device,
             "device_class": "phone_mid",
             "app_version": "1.5.0",

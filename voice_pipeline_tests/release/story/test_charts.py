@@ -66,8 +66,7 @@ def figures(difference: float | None, lower: float | None, upper: float | None, 
 HARM: dict[str, Any] = {
     "candidate": 0.6,
     "control": 0.2,
-    "candidate_lower": 0.5,
-    "control_upper": 0.25,
+    "lower": 0.31,
     "margin": 0.05,
     "harmful": True,
 }

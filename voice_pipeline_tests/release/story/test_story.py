@@ -94,7 +94,7 @@ def test_every_step_and_every_look_has_a_row(lines: list) -> None:
 def test_a_look_shows_its_sample_bounds_margin_latency_and_each_guardrail(world: World) -> None:
     told = figures(0.011, -0.042, 0.045, 0.15)
     told["noninferiority"]["crash"] = {**told["noninferiority"]["correction_rate"], "margin": 0.12}
-    harm = {"candidate": 0.021, "control": 0.013, "candidate_lower": 0, "control_upper": 0.2, "margin": 0.2}
+    harm = {"candidate": 0.021, "control": 0.013, "lower": 0, "margin": 0.2}
     told["harm"] = {"silence": {**harm, "harmful": False}, "slow": {**harm, "harmful": True}}
     lines = [step_line(1, START, None, S.CANDIDATE), look_line(2, START, S.CANARY_5, Outcome.INCONCLUSIVE, told)]
     shown = [cell.replace("\u00a0", " ") for cell in cells(story(world.policy, release(lines), told_looks(lines)))]
