@@ -1,14 +1,16 @@
 """Policies are YAML that people read and change; here they become typed records.
 
-Unknown keys are refused, and a key that is said twice: YAML (1.2.2, §3.2.1.1) asks for keys that are unique, PyYAML
-lets the last one win without a word. What is wrong is told in the words of the file: the key, what it says, what it
-may say.
+Unknown keys are refused, and what is no number where one belongs (PyYAML takes `yes` for true, and that for 1). So is
+a key that is said twice: YAML (1.2.2, §3.2.1.1) asks for keys that are unique, PyYAML lets the last one win without a
+word. What is wrong is told in the words of the file: the key, what it says, what it may say.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Hashable, Mapping
+from datetime import date
 from pathlib import Path
 from reprlib import Repr
 from typing import Annotated, Any, TypeVar, get_args, get_origin
@@ -80,16 +82,23 @@ def load_policy(path: Path, model: type[P]) -> P:
             said twice, both lines.
     """
     try:
-        content = yaml.load(path.read_text(), EachKeyOnce)
+        content = json.dumps(yaml.load(path.read_text(), EachKeyOnce), default=_as_text)
     except KeySaidTwiceError as error:
         raise PolicyError(f"policy {path.name} is not valid: {error}") from error
-    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
+    except (OSError, yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
         raise PolicyError(f"policy {path} cannot be read: {_unreadable(error)}") from error
     try:
-        return model.model_validate(content)
+        return model.model_validate_json(content, strict=True)  # as JSON: strict, and yet names of enums are enums
     except ValidationError as error:
         wrong = "; ".join(_wrong(one, model) for one in error.errors())
         raise PolicyError(f"policy {path.name} is not valid: {wrong}") from error
+
+
+def _as_text(value: object) -> str:
+    """What YAML has and JSON has not."""
+    if isinstance(value, date):
+        return value.isoformat()
+    raise TypeError(f"a policy cannot say {_said(value)}")
 
 
 def _unreadable(error: Exception) -> str:

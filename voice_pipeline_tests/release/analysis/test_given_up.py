@@ -67,5 +67,8 @@ def test_a_device_counts_by_its_use_before_the_stage() -> None:
     data = replace(told.comparable, arms=arms, before=History(before))
     tests = look_at(POLICY, POLICY.stage(S.CANARY_50), data, [])
     assert tests["crash"].difference == pytest.approx(99 / 198)
+    of_others = [row for row in before if row.device_id != busy]
+    unknown = replace(data, before=History(of_others))
+    assert look_at(POLICY, POLICY.stage(S.CANARY_50), unknown, [])["crash"].difference == pytest.approx(1 / 100)
     newcomers = replace(data, before=History([]))
     assert look_at(POLICY, POLICY.stage(S.CANARY_50), newcomers, [])["crash"].difference == pytest.approx(1 / 100)

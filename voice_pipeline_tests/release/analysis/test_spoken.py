@@ -56,6 +56,8 @@ def test_what_counts_is_when_a_dictation_reached_us() -> None:
     soon = [dictation("soon", 20 + n) for n in range(4)]
     known = spoken(data({CANDIDATE: soon, CONTROL: late}, 40), FIRST, QUIET)
     assert [(one.device_id, one.arm) for one in known] == [("soon", CANDIDATE), ("late", CONTROL)]
+    kept = [dictation("kept", minute, received=START + timedelta(minutes=300)) for minute in (1, 100, 200, 290)]
+    assert names(spoken(data({CANDIDATE: kept, CONTROL: []}, 300), FIRST, QUIET)) == [("kept", 4)]
 
 
 spoken_at = st.lists(
