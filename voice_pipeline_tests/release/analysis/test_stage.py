@@ -213,6 +213,21 @@ def test_the_windows_of_silence_have_one_budget_together() -> None:
     assert sum(share_of_window(k) for k in range(1, 100_000)) > 0.999
 
 
+@pytest.mark.parametrize(("window", "harmful"), [(1, True), (10, False)])
+def test_a_late_window_of_silence_must_show_more(window: int, harmful: bool) -> None:
+    """Ten of twelve silent devices are harm in the first hour, and less than that in the tenth."""
+    heard: dict[str, dict[str, list[datetime]]] = {CANDIDATE: {}, CONTROL: {}}
+    for arm in heard:
+        for n, device in enumerate(f"{number:03d}-{arm}" for number in range(12)):
+            minutes = [60 * k + 30 for k in range(window) if k + 1 < window or arm == CONTROL or n >= 10]
+            heard[arm][device] = [START + timedelta(minutes=minute) for minute in minutes or [0]]
+    expected = {arm: list(known) for arm, known in heard.items()}
+    arms: dict[str, list[Dictation]] = {CANDIDATE: [], CONTROL: []}
+    now = START + timedelta(minutes=60 * window)
+    data = StageData(START, now, arms, History([]), expected, heard, 0.5)
+    assert harm_tests(POLICY.guardrails, data, data.before.latency(80))["silence"].harmful is harmful
+
+
 def test_looks_are_spaced_and_counted() -> None:
     rules = POLICY.stage(S.CANARY_5)
     looks = [Taken(START, {})]
