@@ -20,6 +20,9 @@ from voice_pipeline.settings import PROJECT_ROOT, Settings, load_settings, prepa
 GRACE_S = 8.0
 """How long a process that was told to end may take."""
 
+POLL_S = 0.2
+"""How soon a signal is acted upon."""
+
 
 def dev(
     context: typer.Context,
@@ -71,31 +74,27 @@ def run_until_stopped(command: list[str], lock: int) -> int:
     Returns:
         The command's exit code; 0 if this process was told to stop it.
     """
+    told: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        told.append(number)  # and raises nothing: wherever the signal comes in, what was started is known and ended
+
     signals = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # ignored: started with nohup
         signals.append(signal.SIGHUP)
     for each in signals:
-        signal.signal(each, _stop)
+        signal.signal(each, note)
     process = subprocess.Popen(command, start_new_session=True, pass_fds=[lock])
     try:
-        return process.wait()
-    except _StopError:
-        for each in signals:
-            signal.signal(each, signal.SIG_IGN)
+        while not told:
+            with suppress(subprocess.TimeoutExpired):
+                return process.wait(POLL_S)
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
             process.wait(GRACE_S)
         return 0
     finally:
         _end_group(process)
-
-
-def _stop(_number: int, _frame: FrameType | None) -> None:
-    raise _StopError
-
-
-class _StopError(Exception):
-    """This process was told to stop."""
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:

@@ -213,6 +213,56 @@ def test_whoever_is_told_to_stop_leaves_no_process_behind(tmp_path: Path, ending
         assert left_after_a_moment(tmp_path) == []
 
 
+AT_ONCE = """
+import os, signal, subprocess, sys
+from voice_pipeline import cli_dev
+cli_dev.GRACE_S = 1.0
+number, moment = int(sys.argv[2]), sys.argv[1]
+
+class Telling(subprocess.Popen):
+    def __init__(self, *args, **options):
+        if moment == "before":
+            os.kill(os.getpid(), number)
+        super().__init__(*args, **options)
+        if moment == "after":
+            os.kill(os.getpid(), number)
+
+    def _execute_child(self, *args, **options):
+        super()._execute_child(*args, **options)
+        if moment == "within":
+            os.kill(os.getpid(), number)
+
+    def terminate(self):
+        super().terminate()
+        if moment == "while ending":
+            os.kill(os.getpid(), number)
+
+cli_dev.subprocess.Popen = Telling
+if moment == "while ending":
+    signal.setitimer(signal.ITIMER_REAL, 1.0)
+    signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), number))
+with open(os.devnull) as lock:
+    sys.exit(cli_dev.run_until_stopped(["sleep", "600"], lock.fileno()))
+"""
+
+
+@needs_proc
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("moment", ["before", "within", "after", "while ending"])
+def test_at_whatever_moment_it_is_told_to_stop_nothing_is_left_behind(
+    tmp_path: Path, ending: signal.Signals, moment: str
+) -> None:
+    """Once, a signal within the start of the program left it running, and nobody who knew of it."""
+    arguments = [sys.executable, "-c", AT_ONCE, moment, str(ending.value)]
+    try:
+        with subprocess.Popen(arguments, env={**os.environ, MARK: str(tmp_path)}, start_new_session=True) as supervisor:
+            assert supervisor.wait(timeout=60) == 0
+        assert left_after_a_moment(tmp_path) == []
+    finally:
+        for process in alive(tmp_path):
+            os.kill(process, signal.SIGKILL)
+
+
 @needs_proc
 def test_a_program_that_ends_by_itself_leaves_no_process_behind_and_its_exit_code(tmp_path: Path) -> None:
     with supervised(tmp_path, "sh", "-c", "sleep 600 & echo up; exit 7") as supervisor:
