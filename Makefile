@@ -40,7 +40,7 @@ bench: setup
 lock: # after a change of dependencies in pyproject.toml
 	@$(BIN)/uv pip compile --quiet pyproject.toml --extra dev --python-version 3.11 --universal -o requirements.lock
 
-clean: # a home that is not a demo's is somebody's: then nothing is removed
-	@test ! -e .voice_pipeline || test -e .voice_pipeline/demo-home.json || $(BIN)/python -m voice_pipeline.demo_home .voice_pipeline \
-	  || { echo "make clean: .voice_pipeline is not known to be a demo's; nothing was removed"; exit 1; }
-	rm -rf $(VENV) .voice_pipeline .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache *.egg-info
+clean: # a home that is not a demo's is somebody's, and one that is in use is left alone: then nothing is removed
+	@test ! -e .voice_pipeline || $(BIN)/python -m voice_pipeline.demo_home .voice_pipeline \
+	  || { echo "make clean: nothing was removed; without a working $(VENV) run \`make setup\` first"; exit 1; }
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache *.egg-info

@@ -167,9 +167,9 @@ def serve(host: str = "", port: int = 0, home: Home = None) -> None:
     from voice_pipeline.demo_home import keep_home, served_home
     from voice_pipeline.edge.app import create_app
 
-    store = open_store(home)
-    keep_home(store.settings.root)
-    with served_home(store.settings.root, "voice-pipeline edge serve"):
+    with served_home(load_settings(home).root, "voice-pipeline edge serve"):
+        store = open_store(home)
+        keep_home(store.settings.root)
         uvicorn.run(create_app(store), host=host or store.settings.edge_host, port=port or store.settings.edge_port)
 
 

@@ -30,17 +30,19 @@ def import_recordings(
     running sensors open tasks for people to label.
     """
     from voice_pipeline.capture.noise import import_noise
-    from voice_pipeline.demo_home import keep_home
+    from voice_pipeline.demo_home import keep_home, served_home
     from voice_pipeline.fleet.corpus import load_corpus
     from voice_pipeline.fleet.importer import import_clips
+    from voice_pipeline.settings import load_settings
 
     clips = load_corpus(corpus)
-    store = open_store(home)
-    noise = corpus / "noise.jsonl"
-    noises = import_noise(store, noise) if noise.exists() else 0  # a refused import leaves a demo's home a demo's
-    keep_home(store.settings.root)
-    captured = day.date() if day else store.now().date() - timedelta(days=1)
-    imported = import_clips(store, clips, [captured], seed=seed)
+    with served_home(load_settings(home).root, "voice-pipeline capture import"):
+        store = open_store(home)
+        noise = corpus / "noise.jsonl"
+        noises = import_noise(store, noise) if noise.exists() else 0  # a refused import leaves a demo's home a demo's
+        keep_home(store.settings.root)
+        captured = day.date() if day else store.now().date() - timedelta(days=1)
+        imported = import_clips(store, clips, [captured], seed=seed)
     typer.echo(
         f"{imported.new} clips wait in the inbox for {captured}, {imported.held} were imported before, "
         f"{noises} noises are new"

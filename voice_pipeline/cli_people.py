@@ -24,7 +24,7 @@ Key = Annotated[
 @app.command("list")
 def list_people(home: Home = None) -> None:
     """The people who are enrolled, with their role and the fingerprint of their key; what nobody of them may do."""
-    from voice_pipeline.release.people.enrolment import key_file
+    from voice_pipeline.release.people.enrolment import key_here
     from voice_pipeline.release.people.roll import roll_of
     from voice_pipeline.release.people.staffing import gaps
     from voice_pipeline.release.policy import standing_policy
@@ -35,7 +35,7 @@ def list_people(home: Home = None) -> None:
     rows = [
         (
             *(person.name, person.role, person.fingerprint[:SHORT], to_the_second(person.enrolled_at)),
-            "here" if key_file(store, person.name).exists() else "elsewhere",
+            "here" if key_here(store, person) else "elsewhere",
         )
         for person in roll.here
     ]
@@ -98,8 +98,9 @@ def found_people_anew(
 def _tell(store: Any) -> None:
     """Whoever may sign is everybody's business: alerted and said here, with what a killed command left untold."""
     from voice_pipeline.release.people.staffing import tell_untold
+    from voice_pipeline.release.policy import standing_policy
 
-    for told in tell_untold(store):
+    for told in tell_untold(store, standing_policy(store).policy):
         typer.echo(told)
 
 

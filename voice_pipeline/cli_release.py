@@ -14,6 +14,7 @@ from voice_pipeline.cli_trials import trials
 from voice_pipeline.schema.release import Decision
 
 if TYPE_CHECKING:
+    from voice_pipeline.schema.release_policy import ReleasePolicy
     from voice_pipeline.store.releases import ReleaseView
     from voice_pipeline.store.store import Store
 
@@ -40,13 +41,12 @@ Key = Annotated[Path | None, typer.Option(help="Private key, else VOICE_PIPELINE
 @app.command()
 def status(home: Home = None) -> None:
     """Every release, where it stands, which model it carries and what it waits for; then which one is live."""
-    from voice_pipeline.release.policy import release_policy
     from voice_pipeline.release.waiting import waits_for
     from voice_pipeline.store.releases import live_of, release_views
 
     store = existing_store(home)
     store.ledger.verify()
-    policy, views = release_policy(store), release_views(store)
+    policy, views = _standing_policy(store), release_views(store)
     rows = [
         (
             *(view.release_id, view.state.value, f"{view.exposure_percent} %", to_the_second(view.entered_at)),
@@ -113,6 +113,7 @@ def readmit(release: Release, name: As, reason: Reason, key: Key = None, home: H
     signed = let_in(store, _named(store, release), person_key(store, name, key), reason)
     typer.echo(f"{signed.decision_id}: {signed.statement.release_id} readmitted; signed")
     typer.echo("signed_bundle_sensor registers it as the next release of its model at its next tick (every 30 s)")
+    _standing_policy(store)
 
 
 @app.command()
@@ -136,6 +137,7 @@ def override(
         if failing
         else "the sensors register it, or let it go on, at their next tick"
     )
+    _standing_policy(store)
 
 
 @app.command()
@@ -226,6 +228,17 @@ def _decide(release: str, decision: Decision, name: str, reason: str, key: Path 
     typer.echo(f"{signed.decision_id}: {decision} {release_id}: {when}")
     if view is not None and decision not in QUEUED:
         typer.echo(f"{release_id} is {view.state}; live: {now_live.release_id if now_live else 'no model'}")
+    _standing_policy(store)
+
+
+def _standing_policy(store: "Store") -> "ReleasePolicy":
+    """The rules in force, by which the controller acts, too; one line says so where they are not those of the file."""
+    from voice_pipeline.release.policy import standing_policy
+
+    standing = standing_policy(store)
+    if standing.problem:
+        typer.echo(f"voice-pipeline: {' '.join(standing.problem.split())}", err=True)
+    return standing.policy
 
 
 def _named(store: Any, release: str) -> str:

@@ -1,11 +1,12 @@
 """Whose a home is: a demo may start its own home over, and `make clean` may remove it; anybody else's is left alone.
 
 A demo marks the home that it takes. The mark is gone from the moment on which somebody hands clips in or serves devices
-there. `python -m voice_pipeline.demo_home HOME` ends with exit code 1 and one line where HOME is somebody's.
+there. `python -m voice_pipeline.demo_home HOME` removes a demo's HOME; where it is somebody's, or in use, it ends with
+exit code 1 and one line.
 
 Nothing that runs on the real clock works on a home while a story is told there on a simulated one, and no story starts
-beneath it: a demo holds a lock on its home alone, everything else that stays (`dev`, `edge serve`) shares it. It is the
-kernel's lock (`flock`, since filelock knows no shared one of that kind) and ends with its process, however that ends.
+beneath it: a demo holds a lock on its home alone; `dev`, `edge serve` and an import share it. It is the kernel's lock
+(`flock`, since filelock knows no shared one of that kind) and ends with its process, however that ends.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -57,12 +59,12 @@ def claimed_home(home: Path, told_with: dict[str, Any]) -> Iterator[None]:
     with _locked(home, fcntl.LOCK_EX) as lock:
         if not is_free(home):  # somebody may have come in before it was locked
             raise HomeInUseError(f"home {home} holds work that is not a demo's; choose another with --home")
-        _sign(lock, "voice-pipeline demo")
-        write_atomically(marker, json.dumps(told_with).encode())
-        for child in home.iterdir():
-            if child.name not in (MARKER, LOCK):
-                shutil.rmtree(child) if child.is_dir() else child.unlink()
-        yield
+        with _signed(lock, "voice-pipeline demo"):
+            write_atomically(marker, json.dumps(told_with).encode())
+            for child in home.iterdir():
+                if child.name not in (MARKER, LOCK):
+                    shutil.rmtree(child) if child.is_dir() else child.unlink()
+            yield
 
 
 @contextmanager
@@ -78,8 +80,7 @@ def served_home(home: Path, command: str) -> Iterator[TextIO]:
     Raises:
         HomeInUseError: a demo is running there.
     """
-    with _locked(home, fcntl.LOCK_SH) as lock:
-        _sign(lock, command)
+    with _locked(home, fcntl.LOCK_SH) as lock, _signed(lock, command):
         yield lock
 
 
@@ -101,18 +102,45 @@ def _locked(home: Path, how: int) -> Iterator[TextIO]:
         try:
             fcntl.flock(lock, how | fcntl.LOCK_NB)
         except BlockingIOError:
-            lock.seek(0)
+            who = ", ".join(_holders(lock)) or "a process that a command started which was killed"
             raise HomeInUseError(
-                f"home {home} is in use by {lock.read().strip() or 'another process'}: wait for its end or stop it, "
+                f"home {home} is in use by {who}: wait for its end or stop it, "
                 "or choose another home with --home or VOICE_PIPELINE_HOME"
             ) from None
         yield lock
 
 
-def _sign(lock: TextIO, command: str) -> None:
-    """Write into a held lock who holds it; of several that share it, the last one is named."""
+@contextmanager
+def _signed(lock: TextIO, command: str) -> Iterator[None]:
+    """Who holds a lock stands in it, beside those that share it."""
+    mine = f"{command} (process {os.getpid()})"
+    _write(lock, [*_holders(lock), mine])
+    try:
+        yield
+    finally:
+        _write(lock, [line for line in _holders(lock) if line != mine])
+
+
+def _holders(lock: TextIO) -> list[str]:
+    """Those who stand in it and run."""
+    lock.seek(0)
+    lines = [line for line in lock.read().splitlines() if re.search(r"\(process \d+\)$", line)]
+    return [line for line in lines if _runs(int(line.split()[-1][:-1]))]
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except PermissionError:  # somebody else's
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _write(lock: TextIO, lines: list[str]) -> None:
     lock.truncate(0)
-    lock.write(f"{command} (process {os.getpid()})")
+    lock.write("\n".join(lines))
     lock.flush()
 
 
@@ -133,9 +161,15 @@ def is_free(home: Path) -> bool:
 
 
 def main(home: Path) -> int:
-    """Exit code 0 if `home` may be removed, else 1 and a line on standard error."""
-    if is_free(home):
-        return 0
+    """Exit code 0 if `home` was a demo's and is removed, else 1 and a line on standard error."""
+    try:
+        with _locked(home, fcntl.LOCK_EX):
+            if is_free(home):
+                shutil.rmtree(home)
+                return 0
+    except HomeInUseError as error:
+        typer.echo(f"{error}; nothing was removed", err=True)
+        return 1
     typer.echo(
         f"{home} holds work that is not a demo's, such as imported clips, and nothing was removed: move it elsewhere "
         f"(`mv {home} ~/dictation`, then `export VOICE_PIPELINE_HOME=~/dictation`) or delete it yourself, then clean",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 
 from voice_pipeline.cli import main
+from voice_pipeline.demo_home import LOCK, MARKER, HomeInUseError, claimed_home
 
 
 @pytest.fixture
@@ -67,3 +70,49 @@ def test_a_recording_cut_short_keeps_the_import_out(
     assert "3.wav: audio is cut short: its header names 16000 bytes of sound, 9956 are there" in line
     assert run(monkeypatch, "quarantined") == 0
     assert capsys.readouterr().out == "none\n"
+
+
+@pytest.fixture
+def noisy(corpus: Path) -> Path:
+    """The corpus with a noise in it."""
+    record(corpus, 9, seed=9)
+    row = {"path": "9.wav", "source": "ours", "kind": "hum", "license": "CC0", "origin": "test", "split": "train"}
+    (corpus / "noise.jsonl").write_text(json.dumps(row))
+    return corpus
+
+
+def test_where_a_demo_runs_nothing_is_imported(
+    noisy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "home"
+    with claimed_home(home, {}):
+        assert run(monkeypatch, "import", str(noisy)) == 1
+        assert "in use by voice-pipeline demo" in capsys.readouterr().err
+        assert sorted(child.name for child in home.iterdir()) == [MARKER, LOCK]
+    assert run(monkeypatch, "import", str(noisy)) == 0
+    assert not (home / MARKER).exists()
+
+
+@pytest.mark.parametrize("while_it", ["capture.noise.import_noise", "fleet.importer.import_clips"])
+def test_no_demo_starts_while_an_import_comes_in(
+    noisy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, while_it: str
+) -> None:
+    """It cleared the home, and the clips with it."""
+    if while_it.endswith("clips"):  # a noise that came in would be somebody's work by itself
+        (noisy / "noise.jsonl").unlink()
+    module, name = while_it.rsplit(".", 1)
+    real = getattr(importlib.import_module(f"voice_pipeline.{module}"), name)
+    refused: list[str] = []
+
+    def meanwhile(*arguments: Any, **options: Any) -> Any:
+        with (
+            pytest.raises(HomeInUseError, match="voice-pipeline capture import") as error,
+            claimed_home(tmp_path / "home", {}),
+        ):
+            pass
+        refused.append(str(error.value))
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(f"voice_pipeline.{while_it}", meanwhile)
+    assert run(monkeypatch, "import", str(noisy)) == 0
+    assert len(refused) == 1

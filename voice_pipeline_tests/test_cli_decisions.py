@@ -16,7 +16,7 @@ from voice_pipeline.schema.release import ReleaseState as S
 from voice_pipeline.settings import PROJECT_ROOT
 from voice_pipeline.store.clock import ManualClock
 from voice_pipeline.store.releases import live
-from voice_pipeline_tests.command_line import run
+from voice_pipeline_tests.command_line import Shell, run
 from voice_pipeline_tests.release.conftest import SMALL_FLEET
 from voice_pipeline_tests.release.test_controller import in_stage
 from voice_pipeline_tests.release.world import World, add_suite, open_world
@@ -24,37 +24,24 @@ from voice_pipeline_tests.release.world import World, add_suite, open_world
 Said = pytest.CaptureFixture[str]
 
 
-class Shell:
+class WorldShell(Shell):
     """The command line in the home of a world."""
 
     def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch, capsys: Said) -> None:
-        self.world, self.monkeypatch, self.capsys = world, monkeypatch, capsys
-
-    def ok(self, *arguments: str) -> str:
-        assert run(self.monkeypatch, "release", *arguments) == 0, self.capsys.readouterr().err
-        return self.capsys.readouterr().out
-
-    def refused(self, *arguments: str) -> str:
-        assert run(self.monkeypatch, "release", *arguments) == 1
-        told = self.capsys.readouterr()
-        assert told.out == ""
-        assert told.err.count("\n") == 1
-        return told.err
+        super().__init__(world.store, monkeypatch, capsys)
+        self.world = world
 
     def decide(self, decision: str, release: str, name: str = "demo") -> tuple[str, ...]:
         return (decision, release, "--as", name, "--reason", "because")
 
 
 @pytest.fixture
-def shell(tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, capsys: Said) -> Shell:
+def shell(tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, capsys: Said) -> WorldShell:
     store = open_world(tmp_path / "home", clock, SMALL_FLEET)
-    monkeypatch.setenv("VOICE_PIPELINE_HOME", str(store.settings.root))
-    monkeypatch.setattr("voice_pipeline.store.store.SystemClock", lambda: clock)
-    monkeypatch.setenv("VOICE_PIPELINE_POLICY_DIR", str(store.settings.policy_dir))
-    return Shell(World(store, clock, add_suite(store), devices=20), monkeypatch, capsys)
+    return WorldShell(World(store, clock, add_suite(store), devices=20), monkeypatch, capsys)
 
 
-def test_a_first_model_is_signed_off_taken_back_and_all_of_it_verifies(shell: Shell) -> None:
+def test_a_first_model_is_signed_off_taken_back_and_all_of_it_verifies(shell: WorldShell) -> None:
     world = shell.world
     model = world.model(0.2)
     first = world.register(model).release_id
@@ -82,7 +69,7 @@ def test_a_first_model_is_signed_off_taken_back_and_all_of_it_verifies(shell: Sh
     assert "rollback by demo: because" in shell.ok("history", first)
 
 
-def test_a_rollout_is_held_at_once_and_says_who_may_resume_it(shell: Shell) -> None:
+def test_a_rollout_is_held_at_once_and_says_who_may_resume_it(shell: WorldShell) -> None:
     world = shell.world
     world.bootstrap(world.model(0.2))
     world.report()
@@ -108,7 +95,7 @@ def test_a_rollout_is_held_at_once_and_says_who_may_resume_it(shell: Shell) -> N
     assert f"came back already, as {model}-r2" in shell.refused(*shell.decide("readmit", release))
 
 
-def test_the_live_one_has_a_history_and_a_chart_a_place(shell: Shell, tmp_path: Path) -> None:
+def test_the_live_one_has_a_history_and_a_chart_a_place(shell: WorldShell, tmp_path: Path) -> None:
     assert "no release is live" in shell.refused("history", "live")
     view = shell.world.bootstrap(shell.world.model(0.2))
     assert shell.ok("history", "live") == shell.ok("history", view.release_id)
@@ -117,7 +104,7 @@ def test_the_live_one_has_a_history_and_a_chart_a_place(shell: Shell, tmp_path: 
     assert f"there is no folder {nowhere.parent}" in shell.capsys.readouterr().err
 
 
-def test_a_rejected_release_is_overridden_gate_by_gate(shell: Shell) -> None:
+def test_a_rejected_release_is_overridden_gate_by_gate(shell: WorldShell) -> None:
     world = shell.world
     world.bootstrap(world.model(0.2))
     model = world.model(0.2, p95_ms=400.0)
@@ -133,7 +120,7 @@ def test_a_rejected_release_is_overridden_gate_by_gate(shell: Shell) -> None:
     assert "overridden by demo: because" in shell.ok("history", f"{model}-r2")
 
 
-def test_a_key_elsewhere_is_named_by_option_or_environment(shell: Shell, tmp_path: Path) -> None:
+def test_a_key_elsewhere_is_named_by_option_or_environment(shell: WorldShell, tmp_path: Path) -> None:
     release = shell.world.register(shell.world.model(0.2)).release_id
     shell.ok("people", "add", "demo", "--role", "release-manager")
     shell.ok("people", "add", "ann", "--role", "tester", "--as", "demo")
@@ -148,14 +135,14 @@ def test_a_key_elsewhere_is_named_by_option_or_environment(shell: Shell, tmp_pat
 
 @pytest.mark.parametrize("release", ["", " ", "m-20261102-00000000-r1", "../..", "-r1\nx", "живой", "x" * 5000])
 @pytest.mark.parametrize("decision", ["approve", "rollback"])
-def test_a_malformed_release_is_refused_in_one_line(shell: Shell, decision: str, release: str) -> None:
+def test_a_malformed_release_is_refused_in_one_line(shell: WorldShell, decision: str, release: str) -> None:
     shell.world.person()
     arguments = (decision, "--as", "demo", "--reason", "because", "--", release)
     assert "does not exist; `voice-pipeline release status` lists all" in shell.refused(*arguments)
     assert shell.world.store.ledger.lines(kind="decision") == []
 
 
-def test_a_decision_that_nobody_signed_is_found_by_verify(shell: Shell) -> None:
+def test_a_decision_that_nobody_signed_is_found_by_verify(shell: WorldShell) -> None:
     release = shell.world.register(shell.world.model(0.2)).release_id
     shell.world.store.ledger.append("decision", release, {"decision_id": "dec-x", "decision": "approve"}, "demo")
     assert run(shell.monkeypatch, "release", "verify") == 1
@@ -171,7 +158,7 @@ def commands_of(page: str, title: str) -> list[list[str]]:
     return [line[2:] for line in lines]
 
 
-def test_the_commands_of_the_readme_run_as_they_stand_there(shell: Shell) -> None:
+def test_the_commands_of_the_readme_run_as_they_stand_there(shell: WorldShell) -> None:
     world = shell.world
     world.devices = 60
     release = world.view(in_stage(world, S.PRODUCTION)).release_id
@@ -183,7 +170,7 @@ def test_the_commands_of_the_readme_run_as_they_stand_there(shell: Shell) -> Non
     assert now.transitions[-1].reason.endswith(": rollback by demo: complaints")
 
 
-def test_the_commands_of_the_runbook_run_as_they_stand_there(shell: Shell, tmp_path: Path) -> None:
+def test_the_commands_of_the_runbook_run_as_they_stand_there(shell: WorldShell, tmp_path: Path) -> None:
     shell.monkeypatch.chdir(tmp_path)
     key = Ed25519PrivateKey.generate().public_key()
     Path("bob.pub").write_bytes(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))

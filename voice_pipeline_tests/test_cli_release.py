@@ -8,13 +8,31 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert
 
+from voice_pipeline.release.policy import LAST_GOOD
 from voice_pipeline.release.story.charts import rollout_png
+from voice_pipeline.schema.release import ReleaseState as S
+from voice_pipeline.schema.release_policy import FILE_NAME
+from voice_pipeline.store.clock import ManualClock
 from voice_pipeline.store.releases import find_release
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import models
-from voice_pipeline_tests.command_line import run
+from voice_pipeline_tests.command_line import Shell, run
+from voice_pipeline_tests.release.conftest import SMALL_FLEET
+from voice_pipeline_tests.release.test_controller import in_stage
+from voice_pipeline_tests.release.world import World, add_suite, open_world
 
 MODEL = "m-20261102-aaaaaaaa"
+
+
+@pytest.fixture
+def world(tmp_path: Path, clock: ManualClock) -> World:
+    store = open_world(tmp_path / "home", clock, SMALL_FLEET)
+    return World(store, clock, add_suite(store))
+
+
+@pytest.fixture
+def shell(world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    return Shell(world.store, monkeypatch, capsys)
 
 
 @pytest.fixture
@@ -109,3 +127,66 @@ def test_a_picture_is_of_one_release(
     assert f"name one of {MODEL}-r1, {MODEL}-r2" in capsys.readouterr().err
     assert not drawn.exists()
     assert run(monkeypatch, "release", "history", f"{MODEL}-r1", "--chart", str(tmp_path / "none" / "a.png")) == 1
+
+
+def break_policy(world: World) -> None:
+    path = world.store.settings.policy_dir / FILE_NAME
+    path.write_text(path.read_text() + "\nspeed: 11\n")
+
+
+def told_of_the_policy(shell: Shell, *arguments: str) -> str:
+    """What a command prints that works although the policy file is invalid, of which it tells in one line."""
+    assert run(shell.monkeypatch, "release", *arguments) == 0
+    told = shell.capsys.readouterr()
+    assert told.err.startswith("voice-pipeline: policy release.yaml is not valid: speed is no key")
+    assert told.err.endswith("the last good policy stands and nothing is promoted\n")
+    assert told.err.count("\n") == 1
+    return told.out
+
+
+def test_a_status_is_there_while_the_policy_file_is_invalid(world: World, shell: Shell) -> None:
+    world.register(world.model())
+    good = shell.ok("status")
+    assert "approve by demo or release-manager" in good
+    break_policy(world)
+    assert told_of_the_policy(shell, "status") == good
+
+
+def test_what_asks_no_policy_looks_at_releases_without_one(world: World, shell: Shell) -> None:
+    view = world.register(world.model())
+    break_policy(world)
+    for arguments in (("history", view.release_id), ("verify",)):
+        assert shell.ok(*arguments)
+    assert not (world.store.settings.root / LAST_GOOD).exists()
+
+
+def test_without_a_good_policy_ever_a_status_says_what_to_mend(world: World, shell: Shell) -> None:
+    world.register(world.model())
+    break_policy(world)
+    told = shell.refused("status")
+    assert told.startswith("voice-pipeline: policy release.yaml is not valid: speed is no key")
+    assert "mend it, there is no last good policy to go on with" in told
+
+
+def test_people_decide_by_the_last_good_policy_and_are_told_so(world: World, shell: Shell) -> None:
+    view = world.register(world.model())
+    world.person()
+    shell.ok("status")
+    break_policy(world)
+    because = ("--as", "demo", "--reason", "because")
+    assert "approve" in told_of_the_policy(shell, "approve", view.release_id, *because)
+    assert "rollout_sensor acts on it" in told_of_the_policy(shell, "reject", view.release_id, *because)
+    assert "reject by demo: because" in told_of_the_policy(shell, "status")
+
+
+def test_people_override_and_readmit_by_the_last_good_policy(world: World, shell: Shell) -> None:
+    stopped = world.view(in_stage(world, S.SHADOW)).release_id
+    rejected = world.register(world.model(0.1, p95_ms=900.0))
+    assert rejected.state is S.REJECTED
+    shell.ok("status")
+    break_policy(world)
+    because = ("--as", "demo", "--reason", "because")
+    told_of_the_policy(shell, "rollback", stopped, *because)
+    assert f"{stopped} readmitted; signed" in told_of_the_policy(shell, "readmit", stopped, *because)
+    override = ("override", rejected.release_id, "--gate", "latency", *because)
+    assert "gate latency of bundle" in told_of_the_policy(shell, *override)

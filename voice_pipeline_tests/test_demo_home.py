@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import func, insert, select
 
+from voice_pipeline import demo_home
 from voice_pipeline.demo_home import (
     LOCK,
     MARKER,
@@ -62,6 +64,60 @@ def test_a_demo_takes_a_free_home_and_no_other(tmp_path: Path) -> None:
     with pytest.raises(HomeInUseError, match="not a demo's"):
         claim(home)
     assert (home / "catalogue.db").exists()
+
+
+def test_what_came_in_before_a_demo_had_the_lock_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An import that came in between the question whose the home is and the lock."""
+    home = tmp_path / "home"
+    asked: list[bool] = []
+
+    def overtaken(path: Path) -> bool:
+        asked.append(is_free(path))
+        if len(asked) == 1:
+            handed_in(path)
+        return asked[-1]
+
+    monkeypatch.setattr(demo_home, "is_free", overtaken)
+    with pytest.raises(HomeInUseError, match="not a demo's"):
+        claim(home)
+    assert asked == [True, False]
+    assert Store.open(load_settings(home)).database.scalar(select(func.count()).select_from(inbox)) == 1
+
+
+def test_all_who_hold_a_home_are_named_and_no_one_who_ended(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with served_home(home, "voice-pipeline dev"):
+        told = f"""
+from pathlib import Path
+from voice_pipeline.demo_home import served_home
+with served_home(Path({str(home)!r}), "voice-pipeline capture import"):
+    pass
+"""
+        subprocess.run([sys.executable, "-c", told], check=True)
+        with served_home(home, "voice-pipeline edge serve"), pytest.raises(HomeInUseError) as refused:
+            claim(home)
+        me = os.getpid()
+        named = f"in use by voice-pipeline dev (process {me}), voice-pipeline edge serve (process {me}): wait"
+        assert named in str(refused.value)
+
+
+def test_who_lives_on_after_a_command_that_was_killed_is_told_of(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    told = f"""
+import os, subprocess
+from pathlib import Path
+from voice_pipeline.demo_home import served_home
+with served_home(Path({str(home)!r}), "voice-pipeline dev") as lock:
+    child = subprocess.Popen(["sleep", "600"], pass_fds=[lock.fileno()], stdout=-3, stderr=-3)
+    print(child.pid, flush=True)
+    os.kill(os.getpid(), 9)
+"""
+    child = int(subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=False).stdout)
+    try:
+        with pytest.raises(HomeInUseError, match="in use by a process that a command started which was killed"):
+            claim(home)
+    finally:
+        os.kill(child, signal.SIGKILL)
 
 
 def test_a_home_in_which_a_demo_runs_is_left_to_it(tmp_path: Path) -> None:
@@ -161,6 +217,22 @@ def test_clean_refuses_a_home_with_somebodys_clips_and_says_what_to_do(tmp_path:
     assert "VOICE_PIPELINE_HOME" in refused.stderr
     assert (home / "catalogue.db").exists()
     assert (tmp_path / ".pytest_cache").exists()
+
+
+@needs_make
+@pytest.mark.parametrize("marked", [True, False])
+def test_clean_leaves_a_home_in_which_somebody_works(tmp_path: Path, marked: bool) -> None:
+    home = tmp_path / ".voice_pipeline"
+    if marked:
+        claim(home)
+    with served_home(home, "voice-pipeline dev"):
+        refused = clean(tmp_path)
+    assert refused.returncode != 0
+    assert f"in use by voice-pipeline dev (process {os.getpid()})" in refused.stderr
+    assert (home / LOCK).exists()
+    assert (home / MARKER).exists() is marked
+    assert clean(tmp_path).returncode == 0
+    assert not home.exists()
 
 
 @needs_make

@@ -5,7 +5,7 @@ from dagster import AssetExecutionContext, MaterializeResult, MetadataValue, Res
 from voice_pipeline.partitions import model_version
 from voice_pipeline.release.candidate import register_candidate
 from voice_pipeline.release.controller import advance, next_canary
-from voice_pipeline.release.policy import release_policy
+from voice_pipeline.release.policy import release_policy, standing_policy
 from voice_pipeline.release.story.presentation import Markdown, page, verdict_table
 from voice_pipeline.schema.release import ReleaseState
 from voice_pipeline.store.releases import ReleaseView
@@ -20,7 +20,7 @@ Metadata = dict[str, MetadataValue[str] | str | int | float]
 
 def page_metadata(store: Store, release_id: str, up_to: int) -> Metadata:
     """The page of a release as ledger line `up_to` left it, as the UI shows it."""
-    told = page(store, release_policy(store), release_id, up_to)
+    told = page(store, standing_policy(store).policy, release_id, up_to)
     return {name: MetadataValue.md(v) if isinstance(v, Markdown) else v for name, v in told.items()}
 
 

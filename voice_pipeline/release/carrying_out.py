@@ -21,7 +21,7 @@ from voice_pipeline.release.people.decisions import (
 from voice_pipeline.release.people.keys import PersonKey
 from voice_pipeline.release.people.overrides import SETTLED
 from voice_pipeline.release.people.readmission import may_come_back, readmission_of
-from voice_pipeline.release.policy import release_policy
+from voice_pipeline.release.policy import standing_policy
 from voice_pipeline.schema.release import Decision
 from voice_pipeline.schema.release import ReleaseState as S
 from voice_pipeline.schema.release_policy import ReleasePolicy
@@ -77,7 +77,7 @@ def override_gate(
         UnknownReleaseError: no such release.
         DecisionRefusedError: the gate has no verdict that could be overridden, or as `record_decision`.
     """
-    policy = release_policy(store)
+    policy = standing_policy(store).policy
     view = find_release(store, release_id)
     if view is None:
         raise UnknownReleaseError(f"release {release_id} does not exist; `voice-pipeline release status` lists all")
@@ -96,7 +96,7 @@ def readmit(store: Store, release_id: str, person: PersonKey, reason: str) -> Si
         UnknownReleaseError: no such release.
         DecisionRefusedError: it is not the newest of its model, harm or its gates ended it, or as `record_decision`.
     """
-    policy = release_policy(store)
+    policy = standing_policy(store).policy
     view = find_release(store, release_id)
     if view is None:
         raise UnknownReleaseError(f"release {release_id} does not exist; `voice-pipeline release status` lists all")

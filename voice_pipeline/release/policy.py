@@ -13,6 +13,7 @@ from voice_pipeline.store.blobs import write_atomically
 from voice_pipeline.store.store import Store
 
 LAST_GOOD = "last_good_release_policy.yaml"
+UNTIL_MENDED = "until it is mended, the last good policy stands and nothing is promoted"
 _kept: dict[Path, str] = {}
 
 
@@ -39,21 +40,26 @@ class Standing:
 
 
 def standing_policy(store: Store) -> Standing:
-    """The policy by which harm is undone, people may stop a release, and devices are answered: the file's, or while
+    """The policy by which harm is undone, people decide and are told, and devices are answered: the file's, or while
     that is invalid the last good one of this installation. Nothing is promoted by the latter: see `release_policy`.
 
     Raises:
-        PolicyError: the file is invalid and there never was a good one.
+        PolicyError: the file is invalid and there is no last good one.
     """
     kept = store.settings.root / LAST_GOOD
     try:
         policy = release_policy(store)
     except PolicyError as error:
-        if not kept.exists():
-            raise
-        return Standing(load_policy(kept, ReleasePolicy), f"{error}; until it is mended, the last good policy stands")
+        return Standing(_last_good(kept, error), f"{error}; {UNTIL_MENDED}")
     _keep(kept, policy)
     return Standing(policy, "")
+
+
+def _last_good(kept: Path, problem: PolicyError) -> ReleasePolicy:
+    try:
+        return load_policy(kept, ReleasePolicy)
+    except PolicyError as none:
+        raise PolicyError(f"{problem}; mend it, there is no last good policy to go on with: {none}") from problem
 
 
 def _keep(path: Path, policy: ReleasePolicy) -> None:

@@ -17,7 +17,7 @@ from voice_pipeline.release.machine import step_of, write_steps
 from voice_pipeline.release.people.decisions import record_decision
 from voice_pipeline.release.refusals import stage_telemetry
 from voice_pipeline.schema.monitoring import IncidentKind
-from voice_pipeline.schema.release import Decision
+from voice_pipeline.schema.release import Decision, PersonEvent
 from voice_pipeline.schema.release import ReleaseState as S
 from voice_pipeline.store.errors import LedgerBrokenError, LedgerConflictError
 from voice_pipeline.store.incidents import open_incidents
@@ -341,6 +341,22 @@ def test_a_controller_that_dies_after_the_rollback_tells_people_when_it_is_back(
     tick(world.store, world.policy)
     tick(world.store, world.policy)
     assert len(open_incidents(world.store, IncidentKind.RELEASE_HARM)) == 1
+
+
+def test_a_line_about_people_written_past_the_commands_is_told_of_by_the_next_tick(small: World) -> None:
+    small.person()
+    tick(small.store, small.policy)
+    assert small.alerts("a line about people") == []
+    assert len(small.alerts("who may decide about releases changed")) == 2
+    (line, _) = small.store.ledger.lines(kind=PersonEvent.ENROLLED)
+    small.store.ledger.append(PersonEvent.ENROLLED, "mallory", line.payload, "demo")
+    small.store.ledger.append(PersonEvent.REMOVED, "demo", [], "mallory")  # type: ignore[arg-type]
+    assert tick(small.store, small.policy).due == ()
+    first, second = small.alerts("a line about people counts for nothing")
+    assert "(person_enrolled mallory) counts for nothing: not signed by demo" in first
+    assert "(person_removed demo) counts for nothing" in second
+    tick(small.store, small.policy)
+    assert len(small.alerts("a line about people")) == 2
 
 
 def test_of_two_controllers_that_decide_at_once_one_is_refused(small: World) -> None:

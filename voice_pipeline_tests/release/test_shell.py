@@ -29,6 +29,7 @@ from voice_pipeline.schema.release import Decision
 from voice_pipeline.schema.release import ReleaseState as S
 from voice_pipeline.store.releases import release_views
 from voice_pipeline_tests.release.test_controller import in_stage
+from voice_pipeline_tests.release.test_standing_policy import broken
 from voice_pipeline_tests.release.world import Behaviour, World
 
 
@@ -175,3 +176,12 @@ def test_harm_is_rolled_back_by_the_sensor_without_any_run(world: World, instanc
     audit = result.asset_events[-1]
     assert audit.asset_key == canary_release.key
     assert audit.partition == model
+
+
+def test_harm_is_told_on_the_assets_while_the_policy_is_invalid(world: World, instance: DagsterInstance) -> None:
+    model = in_stage(world, S.CANARY_5, Behaviour(correction=0.95, latency_ms=200))
+    broken(world)
+    world.report(minutes=5)
+    result = evaluate(world, instance, rollout_sensor)
+    assert world.view(model).state is S.ROLLED_BACK
+    assert result.asset_events[-1].partition == model

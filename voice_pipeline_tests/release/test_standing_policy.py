@@ -62,8 +62,16 @@ def test_without_a_good_policy_there_is_none(small: World) -> None:
     path = broken(small)
     assert standing_policy(small.store).problem
     (small.store.settings.root / LAST_GOOD).unlink()
-    with pytest.raises(PolicyError, match="speed"):
+    with pytest.raises(PolicyError, match=r"speed.*mend it, there is no last good policy"):
         standing_policy(small.store)
     path.write_text("version: [")
     with pytest.raises(PolicyError, match=r"release\.yaml"):
+        standing_policy(small.store)
+
+
+def test_a_last_good_policy_that_holds_no_longer_is_told_beside_the_file(small: World) -> None:
+    """As after an upgrade that asks for more than it says."""
+    broken(small)
+    (small.store.settings.root / LAST_GOOD).write_text("version: 1")
+    with pytest.raises(PolicyError, match=r"speed.*mend it.*last_good_release_policy\.yaml.*is missing"):
         standing_policy(small.store)

@@ -70,6 +70,12 @@ def test_what_is_listed_is_what_suites_make() -> None:
     assert NOT_TOLD == LEFT_OUT
 
 
+def test_the_kinds_that_are_listed_are_those_that_suites_make() -> None:
+    told = row("laptop", "built_in", "en-gb", "female", "device", 2.5)
+    made = (*slices_of(told, "clean"), snr_slice(np.zeros(16_000, np.float32)))
+    assert {name.partition(":")[0] for name in made} == set(SLICE_KINDS)
+
+
 @given(st.text(max_size=12) | st.from_regex(r"(noise_-?[0-9]{0,3}(db|dB)?|clean.?)", fullmatch=True))
 def test_a_condition_is_good_where_a_suite_can_play_it(condition: str) -> None:
     if not condition.isascii() or condition.endswith("\n"):

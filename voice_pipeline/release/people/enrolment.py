@@ -7,17 +7,21 @@
 3. `found_anew` is for a home whose every such key is lost: it removes everybody, and is told of for ever.
 
 Each is one ledger line in one transaction, on a ledger that verifies (`release.people.roll` says what such a line has
-to be). A private key that is made here lies in `keys/people/NAME.pem` before its line is written: a kill between the
-two leaves a key that is nobody's, which the next enrolment of the name replaces.
+to be). A private key that is made here is written beside (`keys/people/NAME.FINGERPRINT.new`) before the commit, and
+moved to `keys/people/NAME.pem` after it. Killed before the commit, nothing has changed but for a key beside that is
+nobody's. Killed after it, the key goes on lying beside and is found there. What lies at `NAME.pem` never gives way,
+unless it is the key of somebody who was removed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from filelock import FileLock
 from sqlalchemy import Connection
 
 from voice_pipeline.release.errors import KeyRefusedError, PersonRefusedError
@@ -25,15 +29,17 @@ from voice_pipeline.release.people.keys import (
     UNREADABLE,
     PersonKey,
     as_stored,
-    keep_private,
+    held_at,
     read_private,
     read_public,
+    write_private,
 )
 from voice_pipeline.release.people.roll import PAYLOAD_TYPE, Person, Roll, find_person, is_word, roll_of, unknown_person
 from voice_pipeline.release.policy import standing_policy
 from voice_pipeline.schema.canonical import canonical_json
 from voice_pipeline.schema.release import PersonEvent, PersonStatement
 from voice_pipeline.schema.release_policy import ReleasePolicy
+from voice_pipeline.store.blobs import flush_folder
 from voice_pipeline.store.ledger import GENESIS, LedgerLine
 from voice_pipeline.store.store import Store
 
@@ -63,8 +69,8 @@ def enrol(
         The person, and where the private key lies if one was made (mode 0600).
 
     Raises:
-        PersonRefusedError: name or role is no word of a-z, 0-9, `.`, `_`, `-`, is taken, or the key is somebody's; or
-            nobody signs for them who may.
+        PersonRefusedError: name or role is no word of a-z, 0-9, `.`, `_`, `-`, is taken, or the key is somebody's;
+            nobody signs for them who may; or a key is made, and its place is taken.
         UnknownPersonError: who signs is not enrolled.
         KeyRefusedError: `public_key` is no such key.
         LedgerBrokenError: the ledger does not verify; nobody can tell who is enrolled.
@@ -78,11 +84,11 @@ def enrol(
             _check_may(policy, roll, by, name)
         elif not policy.may_enrol(name, role):
             raise _nobody_could_enrol(policy, f"{name} ({role}) would be the first")
-        _check_new(roll.here, roll.people, name, role, key.fingerprint)
-        path = _kept(store, name, key)
         payload = {"role": role, "public_key": key.pem, "fingerprint": key.fingerprint}
-        after = _append(store, connection, head, roll, PersonEvent.ENROLLED, name, payload, by if roll.people else None)
-    return after.people[-1], path
+        signer = by if roll.people else None
+        person = _append(store, connection, head, roll, PersonEvent.ENROLLED, name, payload, signer).people[-1]
+        _write_beside(store, roll, person, key.private)
+    return person, _in_place(store, person) if key.private else None
 
 
 def remove(store: Store, name: str, by: PersonKey) -> Person:
@@ -122,7 +128,8 @@ def found_anew(
         As `enrol`.
 
     Raises:
-        PersonRefusedError: nobody was ever enrolled, no reason is given, or as of `enrol`.
+        PersonRefusedError: nobody was ever enrolled, no reason is given, a key that may enrol lies here, or as of
+            `enrol`.
         KeyRefusedError: `public_key` is no such key.
         LedgerBrokenError: the ledger does not verify.
     """
@@ -137,23 +144,22 @@ def found_anew(
             raise PersonRefusedError(f"nobody is enrolled here yet; `voice-pipeline release people add {name}` does it")
         if not policy.may_enrol(name, role):
             raise _nobody_could_enrol(policy, f"{name} ({role}) would be the only one")
-        _check_new((), roll.people, name, role, key.fingerprint)
-        _check_lost(store, roll, name)
-        path = _kept(store, name, key)
+        _check_lost(store, [p for p in roll.here if policy.may_enrol(p.name, p.role)])
         payload = {"role": role, "public_key": key.pem, "fingerprint": key.fingerprint, "reason": reason.strip()}
-        after = _append(store, connection, head, roll, PersonEvent.FOUNDED_ANEW, name, payload, None)
-    return after.people[-1], path
+        person = _append(store, connection, head, roll, PersonEvent.FOUNDED_ANEW, name, payload, None).people[-1]
+        _write_beside(store, roll, person, key.private)
+    return person, _in_place(store, person) if key.private else None
 
 
 def person_key(store: Store, name: str, file: Path | None = None) -> PersonKey:
-    """The private key of an enrolled person: `file`, else `VOICE_PIPELINE_PERSON_KEY`, else `keys/people/NAME.pem`.
+    """The private key of an enrolled person: `file`, else `VOICE_PIPELINE_PERSON_KEY`, else the one of this home.
 
     Raises:
         UnknownPersonError: nobody of that name is enrolled.
         KeyRefusedError: the file is no private key, or not that person's.
     """
     person = find_person(store, name)
-    path = file or store.settings.person_key or key_file(store, name)
+    path = file or store.settings.person_key or key_here(store, person) or key_file(store, name)
     try:
         signer, fingerprint = read_private(path.expanduser())
     except UNREADABLE as error:
@@ -173,6 +179,12 @@ def key_file(store: Store, name: str) -> Path:
     return store.settings.keys / FOLDER / f"{name}.pem"
 
 
+def key_here(store: Store, person: Person) -> Path | None:
+    """The file of this home that holds the private key of `person`, at its place or still beside it."""
+    places = (key_file(store, person.name), _beside(store, person))
+    return next((path for path in places if held_at(path) == person.fingerprint), None)
+
+
 def _append(
     store: Store,
     connection: Connection,
@@ -186,7 +198,7 @@ def _append(
     """The roll with the line that says so, signed by `by` upon ledger line `head`, the last one.
 
     Raises:
-        PersonRefusedError: the line would count for nothing (the key is not that of whom it is said to be of).
+        PersonRefusedError: the line would count for nothing.
         LedgerConflictError: another line came meanwhile.
     """
     last: LedgerLine | None = next(iter(store.ledger.lines(after=head - 1)), None)
@@ -201,10 +213,7 @@ def _append(
         )
         payload = {**payload, "envelope": by.sign(canonical_json(statement), PAYLOAD_TYPE)}
     line = store.ledger.append(event, name, payload, by.name if by else ACTOR, head, connection)
-    after = roll.after(line)
-    if len(after.refused) > len(roll.refused):
-        raise PersonRefusedError(after.refused[-1])
-    return after
+    return roll.accepting(line)
 
 
 def _check_may(policy: ReleasePolicy, roll: Roll, by: PersonKey | None, name: str) -> None:
@@ -238,33 +247,50 @@ def _new_key(name: str, role: str, public_key: bytes | None) -> _NewKey:
     return _NewKey(pem, fingerprint, private)
 
 
-def _check_new(here: tuple[Person, ...], known: tuple[Person, ...], name: str, role: str, fingerprint: str) -> None:
-    if any(person.name == name for person in here):
-        remove = f"voice-pipeline release people remove {name} --as NAME"
-        raise PersonRefusedError(f"{name} is enrolled already; `{remove}` first")
-    if name in {person.role for person in here} or role in {person.name for person in here}:
-        raise PersonRefusedError(f"{name} as {role}: a name here is nobody's role; choose another")
-    others = {person.fingerprint: person.name for person in known if person.name != name}
-    if owner := others.get(fingerprint):
-        raise PersonRefusedError(f"the key {fingerprint[:12]} is, or was, that of {owner}; everyone has their own")
+def _check_lost(store: Store, entitled: Sequence[Person]) -> None:
+    """Raises `PersonRefusedError` where a key may still sign, the one that the environment names among them."""
+    named = store.settings.person_key
+    for person in entitled:
+        for path in (named and named.expanduser(), key_file(store, person.name), _beside(store, person)):
+            held = held_at(path) if path else None
+            if held in (person.fingerprint, ""):
+                raise PersonRefusedError(
+                    f"{path} {'is' if held else 'cannot be read, and may be'} the key of {person.name}, who may enrol: "
+                    "what can sign is not lost. Sign with it (`voice-pipeline release people add NAME --role ROLE --as "
+                    f"{person.name}`), or, if nobody should or can, move it away first"
+                )
 
 
-def _check_lost(store: Store, roll: Roll, name: str) -> None:
-    """The private key of `name` that lies here gives way to the new one: it must not be one that still signs."""
-    path, person = key_file(store, name), roll.named(name)
-    try:
-        fingerprint = read_private(path)[1]
-    except UNREADABLE:
+def _write_beside(store: Store, roll: Roll, person: Person, private: Ed25519PrivateKey | None) -> None:
+    """Make a key that was made here durable before it counts, without touching what lies at its place."""
+    if private is None:
         return
-    if person is not None and fingerprint == person.fingerprint:
+    path = key_file(store, person.name)
+    if not _gives_way(path, roll):
         raise PersonRefusedError(
-            f"the key of {name} is not lost, it is {path}: go on with it, or found anew under another name"
+            f"{path} lies there already, and cannot be read as the key of somebody who was removed: move it away "
+            f"first, or hand in the public half of a key of {person.name} (--public-key FILE)"
         )
+    write_private(_beside(store, person), private)
 
 
-def _kept(store: Store, name: str, key: _NewKey) -> Path | None:
-    if key.private is None:
-        return None
-    path = key_file(store, name)
-    keep_private(path, key.private)
+def _in_place(store: Store, person: Person) -> Path:
+    """Move a key to its place, unless something came to lie there meanwhile; returns where it lies then."""
+    path, beside = key_file(store, person.name), _beside(store, person)
+    with FileLock(path.with_name(".lock")):  # else the key of a later enrolment of the name could come in between
+        if not _gives_way(path, roll_of(store)):
+            return beside
+        beside.replace(path)
+        flush_folder(path.parent)
     return path
+
+
+def _gives_way(path: Path, roll: Roll) -> bool:
+    """Whether nothing lies at `path`, or the key of somebody who was removed."""
+    removed = {person.fingerprint for person in roll.people} - {person.fingerprint for person in roll.here}
+    return held_at(path) in {None, *removed}
+
+
+def _beside(store: Store, person: Person) -> Path:
+    """Where a key that is made here lies until its line is committed."""
+    return key_file(store, person.name).with_name(f"{person.name}.{person.fingerprint[:16]}.new")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +54,18 @@ def read_private(path: Path) -> tuple[CryptoSigner, str]:
     return CryptoSigner(private), as_stored(private.public_key())[1]
 
 
+def held_at(path: Path) -> str | None:
+    """The fingerprint of the private key at `path`; "" where that cannot be read (it may have a password, or be a link
+    to where it is not now), None where nothing lies there.
+    """
+    if not os.path.lexists(path):
+        return None
+    try:
+        return read_private(path)[1]
+    except UNREADABLE:
+        return ""
+
+
 def read_public(pem: bytes) -> PublicKey:
     """Raises `KeyRefusedError`: that is no Ed25519 or ECDSA public key (PEM)."""
     try:
@@ -79,17 +90,16 @@ def check_signed(public_key: str, envelope: Envelope) -> None:
     envelope.verify([key], threshold=1)
 
 
-def keep_private(path: Path, private: Ed25519PrivateKey) -> None:
-    """A private key as a file that only its owner reads; one of a person who was removed gives way."""
+def write_private(path: Path, private: Ed25519PrivateKey) -> None:
+    """A private key as a new file that only its owner reads, durable on return.
+
+    Raises:
+        FileExistsError: something lies at `path`; it is left as it is.
+    """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as handle:
-            handle.write(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as handle:
+        handle.write(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        handle.flush()
+        os.fsync(handle.fileno())
     flush_folder(path.parent)

@@ -4,13 +4,15 @@
 2. Everybody else is enrolled, and is removed, by a line that carries a DSSE envelope over a `PersonStatement`, signed
    by a person who counted at that line, about exactly this person and key, upon exactly the line before. So a chain of
    signatures leads from everyone who counts to the first, and no statement counts in another home or at another time.
+   A name that counts is nobody else's, nor a role; a key is one person's for ever.
 3. `people_founded_anew` removes everybody and begins again with one person, whom nobody signed for. It is for keys that
    are lost, and is told of for ever (`Roll.founded_anew`).
 
 Whether the policy let the signer enrol is checked when a line is written (`release.people.enrolment`), not here: the
-policy may have changed since, and who was well introduced is not put out by that. A person who counts, but may not
-enrol, and who writes into the database with the home's keys past the commands, is therefore not found out here; that
-they signed it is kept in the line.
+policy may have changed since, no ledger line says what it was, and who was well introduced is not put out by that. A
+person who counts, but may not enrol, and who writes into the database with the home's keys past the commands, is
+therefore not stopped here; that they signed it is kept in the line, and the alert about it says that they may not
+(`release.people.staffing`).
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from typing import Any
 from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import VerificationError
 
-from voice_pipeline.release.errors import KeyRefusedError, UnknownPersonError
+from voice_pipeline.release.errors import KeyRefusedError, PersonRefusedError, UnknownPersonError
 from voice_pipeline.release.people.keys import as_stored, check_signed, read_public
 from voice_pipeline.schema.canonical import canonical_json
 from voice_pipeline.schema.release import PersonEvent, PersonStatement
@@ -78,6 +80,18 @@ class Roll:
 
     def after(self, line: LedgerLine) -> Roll:
         """The roll with one more line. A line that is not right in everything, written by whomever, changes nobody."""
+        try:
+            return self.accepting(line)
+        except PersonRefusedError as error:
+            told = f"ledger line {line.seq} ({line.kind} {line.subject}) counts for nothing: {error}"
+            return replace(self, lines=self.lines + 1, refused=(*self.refused, told))
+
+    def accepting(self, line: LedgerLine) -> Roll:
+        """The roll with one more line that counts.
+
+        Raises:
+            PersonRefusedError: it counts for nothing, and why.
+        """
         grown = replace(self, lines=self.lines + 1)
         try:
             if line.kind == PersonEvent.ENROLLED:
@@ -85,10 +99,10 @@ class Roll:
             if line.kind == PersonEvent.REMOVED:
                 return replace(grown, people=self._without(line))
             return self._founded_anew(line, grown)
-        except (KeyRefusedError, VerificationError, *MALFORMED) as error:
-            why = str(error).splitlines()[0] if isinstance(error, ValueError | KeyRefusedError) else "it is malformed"
-            told = f"ledger line {line.seq} ({line.kind} {line.subject}) counts for nothing: {why}"
-            return replace(grown, refused=(*self.refused, told))
+        except KeyRefusedError as error:
+            raise PersonRefusedError(str(error).splitlines()[0]) from error
+        except (VerificationError, *MALFORMED) as error:
+            raise PersonRefusedError("it is malformed") from error
 
     def named(self, name: str) -> Person | None:
         """Who counts now under that name."""
@@ -96,25 +110,26 @@ class Roll:
 
     def _introduced(self, line: LedgerLine) -> Person:
         person = _person(line)
-        if self.named(person.name):
-            raise ValueError(f"{person.name} is enrolled already")
         if self.people:
             self._check_signature(line, person)
+        self._check_new(person, self.here)
         return person
 
     def _without(self, line: LedgerLine) -> tuple[Person, ...]:
         gone = self.named(line.subject)
         if gone is None:
-            raise ValueError(f"{line.subject} is not enrolled")
+            raise PersonRefusedError(f"{line.subject} is not enrolled")
         if (line.payload["role"], line.payload["fingerprint"]) != (gone.role, gone.fingerprint):
-            raise ValueError(f"that is not the enrolment of {gone.name}")
+            raise PersonRefusedError(f"that is not the enrolment of {gone.name}")
         self._check_signature(line, gone)
         return tuple(replace(p, removed_seq=line.seq) if p is gone else p for p in self.people)
 
     def _founded_anew(self, line: LedgerLine, grown: Roll) -> Roll:
         person, reason = _person(line), line.payload["reason"]
-        if not self.people or not isinstance(reason, str) or not reason.strip():
-            raise ValueError("nothing to found anew, or no reason")
+        if not self.people or not reason.strip():
+            raise PersonRefusedError("nothing to found anew, or no reason")
+        self._check_new(person, ())
+        reason.encode()  # half a character of JSON can be told to nobody
         removed = (replace(p, removed_seq=line.seq) if p.removed_seq is None else p for p in self.people)
         told = (
             f"founded anew at {line.at[:16]} (ledger line {line.seq}) with {person.name} ({person.role}), signed by "
@@ -122,26 +137,39 @@ class Roll:
         )
         return replace(grown, people=(*removed, person), founded_anew=(*self.founded_anew, told))
 
+    def _check_new(self, person: Person, here: tuple[Person, ...]) -> None:
+        """Raises `PersonRefusedError` unless name and key are nobody else's, with those `here` beside them."""
+        name, role = person.name, person.role
+        if any(other.name == name for other in here):
+            first = f"`voice-pipeline release people remove {name} --as NAME` first"
+            raise PersonRefusedError(f"{name} is enrolled already; {first}")
+        if name in {other.role for other in here} or role in {other.name for other in here}:
+            raise PersonRefusedError(f"{name} as {role}: a name here is nobody's role; choose another")
+        owners = {other.fingerprint: other.name for other in self.people if other.name != name}
+        if owner := owners.get(person.fingerprint):
+            key = person.fingerprint[:12]
+            raise PersonRefusedError(f"the key {key} of {name} is, or was, that of {owner}; everyone has their own")
+
     def _check_signature(self, line: LedgerLine, about: Person) -> None:
-        """Raises one of `MALFORMED` or `VerificationError` unless `line.actor` counts, and signed just this line."""
+        """Raises `PersonRefusedError`, or one of `MALFORMED`, unless `line.actor` counts, and signed just this line."""
         signer = self.named(line.actor)
         if signer is None:
-            raise ValueError(f"{line.actor} was not enrolled then, and so could not sign it")
+            raise PersonRefusedError(f"{line.actor} was not enrolled then, and so could not sign it")
         try:
             envelope = Envelope.from_dict(copy.deepcopy(line.payload["envelope"]))
             check_signed(signer.public_key, envelope)
         except (VerificationError, *MALFORMED) as error:
-            raise ValueError(f"not signed by {signer.name}") from error
+            raise PersonRefusedError(f"not signed by {signer.name}") from error
         said = PersonStatement.model_validate_json(envelope.payload)
         if envelope.payload_type != PAYLOAD_TYPE or envelope.payload != canonical_json(said):
-            raise ValueError(f"what {signer.name} signed is no word about people")
+            raise PersonRefusedError(f"what {signer.name} signed is no word about people")
         meant = (said.event, said.name, said.role, said.fingerprint)
         if meant != (line.kind, about.name, about.role, about.fingerprint):
-            raise ValueError(f"{signer.name} signed something else: {said.event} {said.name} as {said.role}")
+            raise PersonRefusedError(f"{signer.name} signed something else: {said.event} {said.name} as {said.role}")
         if said.upon != line.prev_hash:
-            raise ValueError(f"{signer.name} signed it upon another line than the one before it")
+            raise PersonRefusedError(f"{signer.name} signed it upon another line than the one before it")
         if abs(datetime.fromisoformat(line.at) - said.at) > CLOCKS_APART:
-            raise ValueError(f"{signer.name} signed it at {said.at:%Y-%m-%d %H:%M}, not when it was recorded")
+            raise PersonRefusedError(f"{signer.name} signed it at {said.at:%Y-%m-%d %H:%M}, not when it was recorded")
 
 
 def roll_of(store: Store) -> Roll:
@@ -183,11 +211,11 @@ def is_word(text: Any) -> bool:
 
 
 def _person(line: LedgerLine) -> Person:
-    """Who an enrolment is about. Raises one of `MALFORMED` or `KeyRefusedError`."""
+    """Who an enrolment is about. Raises one of `MALFORMED`, `KeyRefusedError` or `PersonRefusedError`."""
     pem, fingerprint = as_stored(read_public(line.payload["public_key"].encode()))
     role = line.payload["role"]
     if not is_word(line.subject) or not is_word(role):
-        raise ValueError("that is no name and role")
+        raise PersonRefusedError("that is no name and role")
     if fingerprint != line.payload["fingerprint"]:
-        raise ValueError("the fingerprint is not that of the key")
+        raise PersonRefusedError("the fingerprint is not that of the key")
     return Person(line.subject, role, pem, fingerprint, line.seq, line.at)

@@ -21,19 +21,30 @@ def gaps(policy: ReleasePolicy, people: Sequence[Person]) -> list[str]:
     return list(_gaps(policy, people)) if people else []
 
 
-def tell_untold(store: Store) -> list[str]:
+def tell_untold(store: Store, policy: ReleasePolicy) -> list[str]:
     """Alert of each line about people that nobody was told of yet; returns what was told. A line has one alert, by its
-    hash: its number can come again in a catalogue that was restored."""
+    hash: its number can come again in a catalogue that was restored. Lines are told of in order, so that of the last
+    one says whether there is news at all; a tick without news costs no signature.
+    """
     told, roll = [], Roll()
-    lines = [line for kind in PersonEvent for line in store.ledger.lines(kind=kind)]
-    for line in sorted(lines, key=lambda line: line.seq):
+    lines = sorted((line for kind in PersonEvent for line in store.ledger.lines(kind=kind)), key=lambda line: line.seq)
+    if not lines or _is_told(store, lines[-1]):
+        return []
+    for line in lines:
         before, roll = roll, roll.after(line)
-        cause = {"event": "people", "ledger_line": line.hash}
-        if store.database.row(select(alerts.c.alert_id).where(alerts.c.alert_id == digest(cause))) is None:
-            title, body = _news(line, before, roll)
-            raise_alert(store, cause, title, body)
+        if not _is_told(store, line):
+            title, body = _news(line, before, roll, policy)
+            raise_alert(store, _cause(line), title, body)
             told.append(body)
     return told
+
+
+def _cause(line: LedgerLine) -> dict[str, str]:
+    return {"event": "people", "ledger_line": line.hash}
+
+
+def _is_told(store: Store, line: LedgerLine) -> bool:
+    return store.database.row(select(alerts.c.alert_id).where(alerts.c.alert_id == digest(_cause(line)))) is not None
 
 
 def _gaps(policy: ReleasePolicy, people: Sequence[Person]) -> Iterator[str]:
@@ -58,7 +69,7 @@ def _gaps(policy: ReleasePolicy, people: Sequence[Person]) -> Iterator[str]:
         yield f"nobody who is enrolled may {', '.join(missing)}; policy/release.yaml names {able}"
 
 
-def _news(line: LedgerLine, before: Roll, after: Roll) -> tuple[str, str]:
+def _news(line: LedgerLine, before: Roll, after: Roll, policy: ReleasePolicy) -> tuple[str, str]:
     """Title and text of the alert about a line, given the roll before it and with it."""
     if len(after.refused) > len(before.refused):
         return "a line about people counts for nothing", after.refused[-1]
@@ -68,8 +79,14 @@ def _news(line: LedgerLine, before: Roll, after: Roll) -> tuple[str, str]:
             "people were founded anew: nobody signed for who may decide now",
             f"{after.founded_anew[-1]}; fingerprint {after.people[-1].fingerprint}; counts no more: {gone}",
         )
-    title = "who may decide about releases changed"
+    title, signer = "who may decide about releases changed", before.named(line.actor)
+    by = "as the first person, signed by nobody"
+    if signer:
+        by = f"by {signer.name}"
+        if line.subject != signer.name and not policy.may_enrol(signer.name, signer.role):
+            title = "who may decide about releases was changed by somebody who may not"
+            by += f" ({signer.role}), who may not: policy/release.yaml names {', '.join(policy.people)}"
     if line.kind == PersonEvent.REMOVED:
-        return title, f"{line.subject} removed by {line.actor}; key {line.payload['fingerprint'][:16]} counts no more"
-    new, by = after.people[-1], f"by {line.actor}" if before.people else "as the first person, signed by nobody"
+        return title, f"{line.subject} removed {by}; key {line.payload['fingerprint'][:16]} counts no more"
+    new = after.people[-1]
     return title, f"{new.name} enrolled as {new.role} {by}; fingerprint {new.fingerprint}"

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from voice_pipeline.release.errors import KeyRefusedError, PersonRefusedError, UnknownPersonError
+from voice_pipeline.release.people import enrolment
 from voice_pipeline.release.people.enrolment import enrol, key_file, person_key, remove
 from voice_pipeline.release.people.keys import PersonKey, as_stored
 from voice_pipeline.release.people.roll import enrolled, enrolments, roll_of
@@ -46,7 +47,7 @@ def test_a_key_that_is_made_here_lies_where_only_its_owner_reads_it(store: Store
     assert path == key_file(store, "ann")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    assert [p.name for p in path.parent.iterdir()] == ["ann.pem"]
+    assert {p.name for p in path.parent.iterdir()} == {"ann.pem", ".lock"}
     assert person_key(store, "ann").name == "ann"
     (line,) = store.ledger.lines(kind=PersonEvent.ENROLLED)
     assert line.payload == {
@@ -156,6 +157,57 @@ def test_who_was_removed_counts_no_more_and_may_come_back_with_another_key(store
     assert first.counted_at(3)
     assert not removed.counted_at(removed.removed_seq or 0)
     assert person_key(store, "ann").signer.public_key.keyid
+
+
+def test_a_key_that_lies_there_already_is_replaced_only_if_it_is_that_of_a_removed_person(store: Store) -> None:
+    path = key_file(store, "ann")
+    path.parent.mkdir(parents=True)
+    mine = written(Ed25519PrivateKey.generate(), path).read_bytes()
+    with pytest.raises(PersonRefusedError, match=r"ann\.pem lies there already, .* move it away first, .*--public-key"):
+        enrol(store, "ann", MANAGER)
+    assert path.read_bytes() == mine
+    assert store.ledger.lines() == []
+    path.unlink()
+    founder = manager(store)
+    path = written(Ed25519PrivateKey.generate(), key_file(store, "bob"))
+    mine = path.read_bytes()
+    with pytest.raises(PersonRefusedError, match="lies there already"):
+        enrol(store, "bob", "speech", by=founder)
+    assert path.read_bytes() == mine
+    path.write_bytes(key_file(store, "ann").read_bytes())
+    with pytest.raises(PersonRefusedError, match="lies there already"):
+        enrol(store, "bob", "speech", by=founder)
+    assert [person.name for person in enrolled(store)] == ["ann"]
+    assert not [p for p in path.parent.iterdir() if p.suffix == ".new"]
+    path.unlink()
+    enrol(store, "bob", "speech", by=founder)
+    remove(store, "bob", founder)
+    enrol(store, "bob", "speech", by=founder)
+    assert person_key(store, "bob")
+
+
+@pytest.mark.parametrize("what", ["the next enrolment of the name", "a file"])
+def test_what_came_to_lie_there_after_the_commit_is_not_replaced(
+    store: Store, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    ann, lock, path = manager(store), enrolment.FileLock, key_file(store, "cleo")
+
+    def meanwhile(*arguments: Any) -> Any:
+        monkeypatch.setattr(enrolment, "FileLock", lock)
+        if what == "a file":
+            written(Ed25519PrivateKey.generate(), path)
+        else:
+            remove(store, "cleo", ann)
+            enrol(store, "cleo", MANAGER, by=ann)
+        kept.append(path.read_bytes())
+        return lock(*arguments)
+
+    kept: list[bytes] = []
+    monkeypatch.setattr(enrolment, "FileLock", meanwhile)
+    person, where = enrol(store, "cleo", MANAGER, by=ann)
+    assert [path.read_bytes()] == kept
+    assert where == path.with_name(f"cleo.{person.fingerprint[:16]}.new")
+    assert person_key(store, "cleo")
 
 
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))

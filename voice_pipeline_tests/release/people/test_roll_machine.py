@@ -26,8 +26,8 @@ from voice_pipeline.store.store import Store
 from voice_pipeline_tests.release.conftest import START
 
 MANAGER = "release-manager"
-NAMES = st.sampled_from(["ann", "bob", "cleo", "eve"])
-ROLES = st.sampled_from([MANAGER, "speech"])
+NAMES = st.sampled_from(["ann", "bob", "cleo", "eve", "speech"])
+ROLES = st.sampled_from([MANAGER, MANAGER, "speech", "bob"])
 KEYS = [Ed25519PrivateKey.generate() for _ in range(5)]
 NUMBERS = st.integers(0, len(KEYS) - 1)
 SIGNERS = st.one_of(NUMBERS, NUMBERS, NUMBERS, st.tuples(NAMES, NUMBERS))
@@ -56,7 +56,7 @@ class People(RuleBasedStateMachine):
     @rule(name=NAMES, role=ROLES, key=NUMBERS, who=SIGNERS)
     def add(self, name: str, role: str, key: int, who: Signer) -> None:
         by, signs = self._signer(who)
-        fresh = name not in self.here and self.owners[key] <= {name}
+        fresh = self._fresh(name, role, key)
         allowed = self._manager(by, signs) if self.begun else role == MANAGER
         try:
             enrol(self.store, name, role, _pem(key), PersonKey(by, CryptoSigner(KEYS[signs])))
@@ -94,6 +94,17 @@ class People(RuleBasedStateMachine):
             self.here.clear()
             self._in(name, role, key)
 
+    @rule(name=NAMES, role=ROLES, key=NUMBERS)
+    def forge_a_founding(self, name: str, role: str, key: int) -> None:
+        """Past the commands, with whatever role. Nobody signs a founding, so it counts and is told of for ever, unless
+        the key is or was another person's."""
+        pem, fingerprint = as_stored(KEYS[key].public_key())
+        payload = {"role": role, "public_key": pem, "fingerprint": fingerprint, "reason": "lost"}
+        self.store.ledger.append(PersonEvent.FOUNDED_ANEW, name, payload, "mallory")
+        if self.begun and self.owners[key] <= {name}:
+            self.here.clear()
+            self._in(name, role, key)
+
     @rule(
         event=st.sampled_from([PersonEvent.ENROLLED, PersonEvent.REMOVED]),
         name=NAMES,
@@ -103,7 +114,8 @@ class People(RuleBasedStateMachine):
         stale=st.booleans(),
     )
     def forge(self, event: PersonEvent, name: str, role: str, key: int, who: Signer, stale: bool) -> None:
-        """A line past the commands. It counts if who signs it counts, with their own key, upon the line before."""
+        """A line past the commands. It counts if who signs it counts, with their own key, upon the line before, and
+        name and key are nobody else's."""
         if not self.begun:
             return
         by, signs = self._signer(who)
@@ -121,7 +133,7 @@ class People(RuleBasedStateMachine):
         self.store.ledger.append(event, name, payload, by)
         if stale or not self._holds(by, signs):
             return
-        if event is PersonEvent.ENROLLED and name not in self.here:
+        if event is PersonEvent.ENROLLED and self._fresh(name, role, key):
             self._in(name, role, key)
         elif event is PersonEvent.REMOVED:
             self.here.pop(name, None)
@@ -140,6 +152,11 @@ class People(RuleBasedStateMachine):
             return
         counted = {p.name: (p.role, p.fingerprint) for p in roll_of(self.store).here}
         assert counted == {n: (role, as_stored(KEYS[k].public_key())[1]) for n, (role, k) in self.here.items()}
+
+    def _fresh(self, name: str, role: str, key: int) -> bool:
+        roles = {other for other, _ in self.here.values()}
+        clash = name in {*self.here, *roles} or role in self.here
+        return not clash and self.owners[key] <= {name}
 
     def _in(self, name: str, role: str, key: int) -> None:
         self.here[name], self.begun = (role, key), True
