@@ -40,7 +40,7 @@ bench: setup
 lock: # after a change of dependencies in pyproject.toml
 	@$(BIN)/uv pip compile --quiet pyproject.toml --extra dev --python-version 3.11 --universal -o requirements.lock
 
-clean: # a home that is not a demo's is somebody's, and one that is in use is left alone: then nothing is removed
+clean: # a home that is somebody's or in use is left alone, and so is one where $(VENV) is missing: nobody can tell then
 	@test ! -e .voice_pipeline || $(BIN)/python -m voice_pipeline.demo_home .voice_pipeline \
-	  || { echo "make clean: nothing was removed; without a working $(VENV) run \`make setup\` first"; exit 1; }
+	  || { echo "make clean: nothing else was removed; if $(VENV) is missing, run \`make setup\` first" >&2; exit 1; }
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache *.egg-info

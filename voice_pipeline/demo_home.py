@@ -61,9 +61,7 @@ def claimed_home(home: Path, told_with: dict[str, Any]) -> Iterator[None]:
             raise HomeInUseError(f"home {home} holds work that is not a demo's; choose another with --home")
         with _signed(lock, "voice-pipeline demo"):
             write_atomically(marker, json.dumps(told_with).encode())
-            for child in home.iterdir():
-                if child.name not in (MARKER, LOCK):
-                    shutil.rmtree(child) if child.is_dir() else child.unlink()
+            _clear(home)
             yield
 
 
@@ -102,12 +100,21 @@ def _locked(home: Path, how: int) -> Iterator[TextIO]:
         try:
             fcntl.flock(lock, how | fcntl.LOCK_NB)
         except BlockingIOError:
-            who = ", ".join(_holders(lock)) or "a process that a command started which was killed"
+            left = f"a process whose command was killed (`fuser {lock.name}` gives its number)"
             raise HomeInUseError(
-                f"home {home} is in use by {who}: wait for its end or stop it, "
+                f"home {home} is in use by {', '.join(_holders(lock)) or left}: wait for its end or stop it, "
                 "or choose another home with --home or VOICE_PIPELINE_HOME"
             ) from None
+        if not os.fstat(lock.fileno()).st_nlink:  # removed after it was opened: the next one to come makes another
+            raise HomeInUseError(f"home {home} was removed by `make clean` just now: run the command again")
         yield lock
+
+
+def _clear(home: Path) -> None:
+    """Remove all but the marker, which goes last, and the lock."""
+    for child in home.iterdir():
+        if child.name not in (MARKER, LOCK):
+            shutil.rmtree(child) if child.is_dir() else child.unlink()
 
 
 @contextmanager
@@ -161,14 +168,15 @@ def is_free(home: Path) -> bool:
 
 
 def main(home: Path) -> int:
-    """Exit code 0 if `home` was a demo's and is removed, else 1 and a line on standard error."""
+    """Exit code 0 if `home` was a demo's or empty and is removed, else 1 and a line on standard error."""
     try:
-        with _locked(home, fcntl.LOCK_EX):
+        with _locked(home, fcntl.LOCK_EX) as lock, _signed(lock, "make clean"):
             if is_free(home):
+                _clear(home)
                 shutil.rmtree(home)
                 return 0
-    except HomeInUseError as error:
-        typer.echo(f"{error}; nothing was removed", err=True)
+    except (HomeInUseError, OSError) as error:
+        typer.echo(f"{home} is not removed: {error}", err=True)
         return 1
     typer.echo(
         f"{home} holds work that is not a demo's, such as imported clips, and nothing was removed: move it elsewhere "

@@ -1,8 +1,7 @@
-"""`voice-pipeline dev`: it says what it starts, refuses what would do harm, and leaves nothing behind at its end."""
+"""`voice-pipeline dev`: it says what it starts, and refuses what would do harm."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import socket
@@ -11,19 +10,16 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import uvicorn
 
-from voice_pipeline import cli_dev
-from voice_pipeline.demo_home import MARKER, HomeInUseError, claimed_home
+from voice_pipeline import cli_dev, demo_home
+from voice_pipeline.demo_home import MARKER, HomeInUseError, claimed_home, keep_home
 from voice_pipeline_tests.command_line import run
-
-MARK = "VOICE_PIPELINE_TEST_OF_DEV"
-"""An environment variable by which a test knows the processes that it led to."""
+from voice_pipeline_tests.processes import MARK, end_all, left_after_a_moment, needs_proc, sigint_ignored
 
 
 @pytest.fixture
@@ -50,9 +46,11 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    """Free, and below the ports that a system gives to whoever asks for any: nobody is given it meanwhile."""
+    for number in range(10_000 + os.getpid() % 20_000, 32_000):
+        with suppress(OSError), socket.create_server(("127.0.0.1", number)):
+            return number
+    pytest.fail("no port is free")
 
 
 def test_it_says_what_starts_where_and_how_to_stop_it(
@@ -121,13 +119,26 @@ def test_devices_are_not_served_from_a_home_in_which_a_demo_runs(
     assert (home / MARKER).exists()
 
 
-def test_no_demo_starts_in_a_home_from_which_devices_are_served(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def served(*_args: object, **_options: object) -> None:
+def test_a_home_from_which_devices_are_served_is_no_demos(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does a demo start between the moment from which it is not, and the end of serving."""
+    with claimed_home(home, {}):
+        pass
+    marked: list[bool] = []
+
+    def no_demo_starts(*_arguments: object, **_options: object) -> None:
         with pytest.raises(HomeInUseError, match="voice-pipeline edge serve"), claimed_home(home, {}):
             pass
+        marked.append((home / MARKER).exists())
 
-    monkeypatch.setattr(uvicorn, "run", served)
+    def keep(path: Path) -> None:
+        no_demo_starts()
+        keep_home(path)
+        no_demo_starts()
+
+    monkeypatch.setattr(demo_home, "keep_home", keep)
+    monkeypatch.setattr(uvicorn, "run", no_demo_starts)
     assert run(monkeypatch, "edge", "serve") == 0
+    assert marked == [True, False, False]
 
 
 def test_a_port_that_is_taken_is_refused_before_anything_starts(
@@ -141,143 +152,6 @@ def test_a_port_that_is_taken_is_refused_before_anything_starts(
     assert "make dev PORT=N" in line
     assert started == []
     assert not home.exists()
-
-
-RUN = """
-import fcntl, sys
-from voice_pipeline import cli_dev
-cli_dev.GRACE_S = 1.0
-with open(sys.argv[1], "w") as lock:
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    sys.exit(cli_dev.run_until_stopped(sys.argv[2:], lock.fileno()))
-"""
-
-
-@contextmanager
-def supervised(
-    tmp_path: Path, *command: str, before: Callable[[], object] = os.setsid
-) -> Iterator[subprocess.Popen[str]]:
-    """`command` under `run_until_stopped` in a process of its own; yields once the command has printed a line."""
-    arguments = [sys.executable, "-c", RUN, str(tmp_path / "lock"), *command]
-    environment = {**os.environ, MARK: str(tmp_path)}
-    with subprocess.Popen(
-        arguments, stdout=subprocess.PIPE, text=True, env=environment, preexec_fn=before
-    ) as supervisor:
-        assert supervisor.stdout is not None
-        assert supervisor.stdout.readline() == "up\n"
-        try:
-            yield supervisor
-        finally:
-            for process in alive(tmp_path):
-                os.kill(process, signal.SIGKILL)
-
-
-def alive(folder: Path) -> list[int]:
-    """Processes that a test led to, by the mark in their environment."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            marked = f"{MARK}={folder}\0".encode() in (entry / "environ").read_bytes()
-        except OSError:  # it has ended, or is not ours
-            continue
-        if marked:
-            found.append(int(entry.name))
-    return found
-
-
-def left_after_a_moment(folder: Path) -> list[int]:
-    """The same, once those that were killed have had the time to die."""
-    deadline = time.monotonic() + 10
-    while (left := alive(folder)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return left
-
-
-def sigint_ignored() -> None:
-    """As in a shell's `make dev &`."""
-    os.setsid()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
-
-
-@needs_proc
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_whoever_is_told_to_stop_leaves_no_process_behind(tmp_path: Path, ending: signal.Signals) -> None:
-    stubborn = "trap '' TERM INT HUP; sleep 600 & echo up; while :; do sleep 600; done"
-    with supervised(tmp_path, "sh", "-c", stubborn, before=sigint_ignored) as supervisor:
-        assert len(alive(tmp_path)) >= 3
-        os.killpg(supervisor.pid, ending)
-        assert supervisor.wait(timeout=60) == 0
-        assert left_after_a_moment(tmp_path) == []
-
-
-AT_ONCE = """
-import os, signal, subprocess, sys
-from voice_pipeline import cli_dev
-cli_dev.GRACE_S = 1.0
-number, moment = int(sys.argv[2]), sys.argv[1]
-
-class Telling(subprocess.Popen):
-    def __init__(self, *args, **options):
-        if moment == "before":
-            os.kill(os.getpid(), number)
-        super().__init__(*args, **options)
-        if moment == "after":
-            os.kill(os.getpid(), number)
-
-    def _execute_child(self, *args, **options):
-        super()._execute_child(*args, **options)
-        if moment == "within":
-            os.kill(os.getpid(), number)
-
-    def terminate(self):
-        super().terminate()
-        if moment == "while ending":
-            os.kill(os.getpid(), number)
-
-cli_dev.subprocess.Popen = Telling
-if moment == "while ending":
-    signal.setitimer(signal.ITIMER_REAL, 1.0)
-    signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), number))
-with open(os.devnull) as lock:
-    sys.exit(cli_dev.run_until_stopped(["sleep", "600"], lock.fileno()))
-"""
-
-
-@needs_proc
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("moment", ["before", "within", "after", "while ending"])
-def test_at_whatever_moment_it_is_told_to_stop_nothing_is_left_behind(
-    tmp_path: Path, ending: signal.Signals, moment: str
-) -> None:
-    """Once, a signal within the start of the program left it running, and nobody who knew of it."""
-    arguments = [sys.executable, "-c", AT_ONCE, moment, str(ending.value)]
-    try:
-        with subprocess.Popen(arguments, env={**os.environ, MARK: str(tmp_path)}, start_new_session=True) as supervisor:
-            assert supervisor.wait(timeout=60) == 0
-        assert left_after_a_moment(tmp_path) == []
-    finally:
-        for process in alive(tmp_path):
-            os.kill(process, signal.SIGKILL)
-
-
-@needs_proc
-def test_a_program_that_ends_by_itself_leaves_no_process_behind_and_its_exit_code(tmp_path: Path) -> None:
-    with supervised(tmp_path, "sh", "-c", "sleep 600 & echo up; exit 7") as supervisor:
-        assert supervisor.wait(timeout=60) == 7
-        assert left_after_a_moment(tmp_path) == []
-
-
-@needs_proc
-def test_what_it_locks_stays_locked_while_the_program_lives_on(tmp_path: Path) -> None:
-    with supervised(tmp_path, "sh", "-c", "echo up; sleep 600; :") as supervisor:
-        supervisor.kill()
-        supervisor.wait()
-        assert alive(tmp_path) != []
-        with (tmp_path / "lock").open() as lock, pytest.raises(BlockingIOError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @needs_proc
@@ -300,8 +174,7 @@ def test_the_ui_and_the_daemon_end_when_their_process_group_is_told_to(home: Pat
             assert server.wait(timeout=60) == 0
             assert left_after_a_moment(tmp_path) == []
         finally:
-            for process in alive(tmp_path):
-                os.kill(process, signal.SIGKILL)
+            end_all(tmp_path)
 
 
 def until_it_answers(url: str, server: subprocess.Popen[bytes]) -> None:

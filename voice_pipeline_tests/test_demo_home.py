@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 from sqlalchemy import func, insert, select
@@ -114,8 +117,13 @@ with served_home(Path({str(home)!r}), "voice-pipeline dev") as lock:
 """
     child = int(subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=False).stdout)
     try:
-        with pytest.raises(HomeInUseError, match="in use by a process that a command started which was killed"):
+        with pytest.raises(HomeInUseError, match="in use by a process whose command was killed") as refused:
             claim(home)
+        (ask,) = re.findall(r"`(fuser .+)`", str(refused.value))
+        if shutil.which("fuser"):
+            assert subprocess.run(ask.split(), capture_output=True, text=True, check=True).stdout.split() == [
+                str(child)
+            ]
     finally:
         os.kill(child, signal.SIGKILL)
 
@@ -235,12 +243,66 @@ def test_clean_leaves_a_home_in_which_somebody_works(tmp_path: Path, marked: boo
     assert not home.exists()
 
 
+def test_a_home_that_is_cleaned_away_beneath_a_command_is_not_held_by_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lock would be on a file that is gone, and keep no demo out of the home that is made next."""
+    home = tmp_path / "home"
+    claim(home)
+    real = fcntl.flock
+
+    def overtaken(lock: TextIO, how: int) -> None:
+        monkeypatch.undo()
+        assert demo_home.main(home) == 0
+        real(lock, how)
+
+    monkeypatch.setattr(fcntl, "flock", overtaken)
+    with (
+        pytest.raises(HomeInUseError, match="was removed by `make clean` just now"),
+        served_home(home, "voice-pipeline dev"),
+    ):
+        pass
+    claim(home)
+
+
+def test_a_demos_home_stays_a_demos_while_it_is_cleaned_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `make clean` that was killed can be run again, and what starts meanwhile is told of it."""
+    home = tmp_path / "home"
+    claim(home)
+    for name in ("blobs", "z", "0"):
+        (home / name).mkdir()
+    real, seen = shutil.rmtree, []
+
+    def watched(path: Path) -> None:
+        seen.append(path.name)
+        assert is_free(home)
+        with pytest.raises(HomeInUseError, match=rf"in use by make clean \(process {os.getpid()}\)"):
+            claim(home)
+        real(path)
+
+    monkeypatch.setattr(shutil, "rmtree", watched)
+    assert demo_home.main(home) == 0
+    assert sorted(seen[:-1]) == ["0", "blobs", "z"]
+    assert seen[-1] == "home"
+    assert not home.exists()
+
+
+def test_a_home_that_cannot_be_removed_is_told_of_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "home").touch()
+    assert demo_home.main(tmp_path / "home") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path / 'home'} is not removed" in line
+    assert (tmp_path / "home").exists()
+
+
 @needs_make
 def test_clean_that_cannot_look_into_a_home_leaves_it(tmp_path: Path) -> None:
     (tmp_path / ".voice_pipeline").mkdir()
     refused = clean(tmp_path, binaries=tmp_path / "absent")
     assert refused.returncode != 0
-    assert "nothing was removed" in refused.stdout
+    assert "nothing else was removed; if .venv is missing, run `make setup` first" in refused.stderr
     assert (tmp_path / ".voice_pipeline").exists()
 
 
