@@ -42,5 +42,5 @@ lock: # after a change of dependencies in pyproject.toml
 
 clean: # a home that is somebody's or in use is left alone, and so is one where $(VENV) is missing: nobody can tell then
 	@test ! -e .voice_pipeline || $(BIN)/python -m voice_pipeline.demo_home .voice_pipeline \
-	  || { echo "make clean: nothing else was removed; if $(VENV) is missing, run \`make setup\` first" >&2; exit 1; }
+	  || { echo "make clean: nothing else was removed" >&2; test -x $(BIN)/python || echo "$(VENV) is missing: run \`make setup\` first" >&2; exit 1; }
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache *.egg-info

@@ -164,13 +164,17 @@ def serve(host: str = "", port: int = 0, home: Home = None) -> None:
     """Serve devices and reviewers."""
     import uvicorn
 
+    from voice_pipeline.cli_dev import refuse_a_taken_port
     from voice_pipeline.demo_home import keep_home, served_home
     from voice_pipeline.edge.app import create_app
 
     with served_home(load_settings(home).root, "voice-pipeline edge serve"):
         store = open_store(home)
-        keep_home(store.settings.root)
-        uvicorn.run(create_app(store), host=host or store.settings.edge_host, port=port or store.settings.edge_port)
+        host, port = host or store.settings.edge_host, port or store.settings.edge_port
+        served = create_app(store)
+        refuse_a_taken_port(host, port)
+        keep_home(store.settings.root)  # not before it can serve
+        uvicorn.run(served, host=host, port=port)
 
 
 def main() -> None:

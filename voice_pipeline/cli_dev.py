@@ -48,7 +48,7 @@ def dev(
         case _:
             program, what = ["dagster", "dev", *listens], "the Dagster UI and daemon"
     if part != "daemon":
-        _refuse_a_taken_port(host, port)
+        refuse_a_taken_port(host, port)
         what += f": http://{host}:{port} answers in about half a minute"
     with served_home(settings.root, f"voice-pipeline {' '.join(dict.fromkeys(['dev', part]))}") as lock:
         _hint_at_an_empty_home(settings)
@@ -110,14 +110,14 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _refuse_a_taken_port(host: str, port: int) -> None:
+def refuse_a_taken_port(host: str, port: int) -> None:
     """Say so now rather than after half a minute of loading."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         socket.create_server((host, port), family=family).close()
     except OSError as error:
         raise InputError(
-            f"nothing can listen on {host}:{port} ({error.strerror}): choose another port with --port (make dev PORT=N)"
+            f"nothing can listen on {host}:{port} ({error.strerror}): choose another with --port (`make dev PORT=N`)"
         ) from error
 
 

@@ -88,7 +88,8 @@ def resume(release: Release, name: As, reason: Reason, key: Key = None, home: Ho
 def rollback(
     release: Release, name: As, reason: Reason, leave_none: LeaveNone = False, key: Key = None, home: Home = None
 ) -> None:
-    """Take a release off all devices, at once; for `live` the model before it is back. By mistake? See `readmit`."""
+    """Take a release back, at once: devices go on with the live model, for `live` with the one before it. By mistake?
+    See `readmit`."""
     from voice_pipeline.release.rollback import model_before
     from voice_pipeline.store.releases import live_of, release_views
 
@@ -97,8 +98,8 @@ def rollback(
     now = live_of(tuple(views))
     if now and _named(store, release) == now.release_id and not model_before(now, views) and not leave_none:
         raise InputError(
-            f"no model was live before {now.release_id}, so there is none to go back to, and without one no new device "
-            "can dictate; if that is better than this model, add --leave-none"
+            f"no model was live before {now.release_id}, so there is none to go back to: devices that have it go on "
+            "with it, and no other can dictate; if that is better than this model for all, add --leave-none"
         )
     _decide(release, Decision.ROLLBACK, name, reason, key, home)
 

@@ -154,6 +154,19 @@ def test_a_port_that_is_taken_is_refused_before_anything_starts(
     assert not home.exists()
 
 
+def test_devices_that_cannot_be_served_leave_a_demos_home_a_demos(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with claimed_home(home, {}):
+        pass
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert run(monkeypatch, "edge", "serve", "--port", str(port)) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"127.0.0.1:{port}" in line
+    assert (home / MARKER).exists()
+
+
 @needs_proc
 @pytest.mark.slow
 def test_the_ui_and_the_daemon_end_when_their_process_group_is_told_to(home: Path, port: int, tmp_path: Path) -> None:

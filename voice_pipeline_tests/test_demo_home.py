@@ -302,7 +302,7 @@ def test_clean_that_cannot_look_into_a_home_leaves_it(tmp_path: Path) -> None:
     (tmp_path / ".voice_pipeline").mkdir()
     refused = clean(tmp_path, binaries=tmp_path / "absent")
     assert refused.returncode != 0
-    assert "nothing else was removed; if .venv is missing, run `make setup` first" in refused.stderr
+    assert "nothing else was removed\n.venv is missing: run `make setup` first" in refused.stderr
     assert (tmp_path / ".voice_pipeline").exists()
 
 

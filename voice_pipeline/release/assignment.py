@@ -25,7 +25,7 @@ BUCKETS = 10_000
 
 
 class Assignment(Record):
-    """What a device is told. `model_version` None: no model fits; dictation on the device stays off.
+    """What a device is told. `model_version` None: no model fits; the device keeps the one that it has, if any.
 
     In a shadow release some devices also run `shadow_model_version` silently. `reason` follows OFREP: `TARGETING_MATCH`
     inside a stage, `DEFAULT` for the live model, `DISABLED` without one.

@@ -81,8 +81,11 @@ def override_gate(
     view = find_release(store, release_id)
     if view is None:
         raise UnknownReleaseError(f"release {release_id} does not exist; `voice-pipeline release status` lists all")
+    if not policy.overrides.get(gate):
+        those = ", ".join(sorted(name for name, who in policy.overrides.items() if who)) or "none"
+        raise DecisionRefusedError(f"{gate} is no gate that can be overridden; policy/release.yaml lets: {those}")
     verdict = stored_verdicts(store, view.bundle_digest, policy.digest).get(gate)
-    if policy.overrides.get(gate) and (verdict is None or verdict.outcome not in SETTLED or settled(verdict, {})):
+    if verdict is None or verdict.outcome not in SETTLED or settled(verdict, {}):
         found = f"is {verdict.outcome}" if verdict else "was never judged under this policy"
         raise DecisionRefusedError(f"gate {gate} of {release_id} {found}; only what failed can be overridden")
     signed = record_decision(store, release_id, Decision.OVERRIDE, person, reason, gate)
@@ -105,6 +108,11 @@ def readmit(store: Store, release_id: str, person: PersonKey, reason: str) -> Si
         raise DecisionRefusedError(f"{release_id} came back already, as {newest.release_id}, which is {newest.state}")
     if view.ended and not may_come_back(view):
         last = view.transitions[-1]
+        if view.state is S.SUPERSEDED:
+            raise DecisionRefusedError(
+                f"release {release_id} is superseded ({last.reason}); nobody took it back, and it is live again when "
+                "the live one is: `voice-pipeline release rollback live`"
+            )
         raise DecisionRefusedError(
             f"release {release_id} is {view.state} by its own figures and does not come back ({last.reason}); "
             "ask for another model: `voice-pipeline training request REASON ACTOR`"

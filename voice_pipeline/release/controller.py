@@ -191,7 +191,8 @@ def _watch(store: Store, policy: ReleasePolicy) -> list[str]:
         return []
     telemetry = stage_telemetry(store, policy, view, live)
     unjudged = gate_problems(store, policy, view.bundle_digest, live.bundle_digest)
-    if view.state is S.HELD or unjudged:  # a look that could promote nothing would spend its error for nothing
+    passed = passing_look(store, policy, view) is not None
+    if view.state is S.HELD or unjudged or passed:  # another look would spend its error for nothing
         analysis = watch(policy, view.stage, telemetry)
     else:
         analysis = analyse(policy, view.stage, telemetry, looks_of(store, view), let_in_again(store, view))

@@ -136,7 +136,7 @@ def _stages(policy: ReleasePolicy) -> list[str]:
         "| production | 100 % | | | | |",
         "",
         "A stage is passed when the correction rate, by device, is shown not to be worse by more than the margin of",
-        "the stage, in a canary also every guardrail below by more than its own (one-sided tests at",
+        "the stage, in a canary also every guardrail below but silence by more than its own (one-sided tests at",
         f"{promotion.alpha:g}, spent over at most {promotion.max_looks} looks by a group-sequential rule; looks are",
         "spaced by the stage's time), and p95 latency is at most",
         f"{promotion.max_latency_ratio:g} times the live model's. Not shown after {promotion.max_looks} looks:",
@@ -176,7 +176,8 @@ def _harm(rules: Guardrails) -> list[str]:
         "Tested at every tick by bounds that hold at all times together; each device counts once a stage, with its",
         f"first {rules.dictations_per_device} dictations, or with those that it made before it was quiet for "
         f"{rules.silence_minutes:g} minutes.",
-        "Nothing is assumed of who comes first: only the draw of arms. The chance of ever rolling back a harmless",
+        "Nothing is assumed of who comes first, but of the draw of arms, and that devices take the candidate soon",
+        "against how often they are used. Then the chance of ever rolling back a harmless",
         f"model is at most {rules.alpha:g} a rollout: one budget, half for these tests ({per_test:.4f} each),",
         "half for looks that find a model inferior.",
         "Every device that the candidate is offered to counts, also one whose app is too old for the live model; it is",

@@ -12,9 +12,11 @@ together, `K_t(m) = mean_b prod(1 + b (z_i - m) / (w_i + m))` with -w_i the leas
 supermartingale, so by Ville's inequality it ever reaches 1/alpha with probability at most alpha. The bound is the
 largest m whose capital did.
 
-Only the draw of arms is relied on: not that devices are alike, nor that those that come early fare like those that come
+What is relied on is the draw of arms, and that it is still s at every place in the order: nothing that comes before
+tells which arm a device is in. Not that devices are alike, nor that those that come early fare like those that come
 late. Two bounds, one an arm, would need that: where busy devices come first and light ones fare worse, the arm with
-fewer devices seems to do worse for being behind.
+fewer devices seems to do worse for being behind. An arm whose devices all begin late tells by that; so long as it is
+late by little against how often devices speak, that is little, too.
 
 Sources: betting on bounded means: Waudby-Smith & Ramdas, "Estimating means of bounded random variables by betting"
 (JRSS-B 2023); on weighted outcomes of a known draw: Waudby-Smith et al., "Anytime-valid off-policy inference for

@@ -17,7 +17,7 @@ from voice_pipeline.release.machine import step_of, write_steps
 from voice_pipeline.release.people.decisions import record_decision
 from voice_pipeline.release.refusals import stage_telemetry
 from voice_pipeline.schema.monitoring import IncidentKind
-from voice_pipeline.schema.release import Decision, PersonEvent
+from voice_pipeline.schema.release import Decision, Outcome, PersonEvent
 from voice_pipeline.schema.release import ReleaseState as S
 from voice_pipeline.store.errors import LedgerBrokenError, LedgerConflictError
 from voice_pipeline.store.incidents import open_incidents
@@ -166,6 +166,22 @@ def test_a_stage_in_which_nothing_is_concluded_is_held_for_a_person(small: World
     tick(small.store, small.policy)
     (told,) = [body for body in small.alerts(f"{model} waits") if "is held" in body]
     assert f"release resume {view.release_id}" in told
+
+
+def test_a_look_that_passed_is_not_made_again_while_its_run_is_awaited(small: World) -> None:
+    """Another one would spend error, and might take the pass away."""
+    model = in_stage(small, S.CANARY_25)
+    looks = []
+    while not looks or looks[-1].outcome is not Outcome.PASS:
+        small.report()
+        tick(small.store, small.policy)
+        looks = looks_of(small.store, small.view(model))
+    for _ in range(3):  # within the time that a pass is fresh
+        small.report()
+        tick(small.store, small.policy)
+        assert looks_of(small.store, small.view(model)) == looks
+    small.settle()
+    assert small.view(model).state is S.CANARY_50
 
 
 def test_a_held_release_spends_no_look(small: World) -> None:

@@ -12,7 +12,7 @@ from voice_pipeline.release.people.decisions import record_decision
 from voice_pipeline.release.people.readmission import may_come_back
 from voice_pipeline.schema.release import Decision
 from voice_pipeline.schema.release import ReleaseState as S
-from voice_pipeline.store.releases import find_release, live
+from voice_pipeline.store.releases import find_release, live, release_views
 from voice_pipeline_tests.release.test_controller import in_stage
 from voice_pipeline_tests.release.world import Behaviour, World
 
@@ -71,6 +71,13 @@ def test_what_harm_took_back_does_not_come_back(small: World) -> None:
     record_decision(small.store, harmed.release_id, Decision.READMIT, small.person(), "past the command line")
     assert small.register(model) == harmed
     assert awaiting_registration(small.store) == []
+
+
+def test_who_asks_for_a_superseded_release_is_told_how_it_is_live_again(small: World) -> None:
+    in_stage(small, S.PRODUCTION)
+    first = next(view for view in release_views(small.store) if view.state is S.SUPERSEDED)
+    with pytest.raises(DecisionRefusedError, match=r"is superseded .* `voice-pipeline release rollback live`"):
+        readmit(small.store, first.release_id, small.person(), WHY)
 
 
 def test_what_the_gates_rejected_is_not_readmitted(small: World) -> None:
