@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from voice_pipeline.schema.canonical import canonical_json
-from voice_pipeline.schema.policy_file import PolicyError, load_policy
+from voice_pipeline.schema.policy_file import PolicyError, load_policy, policy_from_json
 from voice_pipeline.schema.release_policy import FILE_NAME, ReleasePolicy
 from voice_pipeline.store.blobs import write_atomically
 from voice_pipeline.store.store import Store
@@ -56,9 +56,10 @@ def standing_policy(store: Store) -> Standing:
 
 
 def _last_good(kept: Path, problem: PolicyError) -> ReleasePolicy:
+    """What `_keep` wrote: JSON, which is no YAML where a number is as small as 1e-05."""
     try:
-        return load_policy(kept, ReleasePolicy)
-    except PolicyError as none:
+        return policy_from_json(kept.read_text(), kept, ReleasePolicy)
+    except (OSError, ValueError, PolicyError) as none:
         raise PolicyError(f"{problem}; mend it, there is no last good policy to go on with: {none}") from problem
 
 

@@ -87,8 +87,17 @@ def load_policy(path: Path, model: type[P]) -> P:
         raise PolicyError(f"policy {path.name} is not valid: {error}") from error
     except (OSError, yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
         raise PolicyError(f"policy {path} cannot be read: {_unreadable(error)}") from error
+    return policy_from_json(content, path, model)
+
+
+def policy_from_json(content: str, path: Path, model: type[P]) -> P:
+    """The `model` that the JSON in `path` is: strictly, and yet names of enums are enums.
+
+    Raises:
+        PolicyError: as `load_policy`.
+    """
     try:
-        return model.model_validate_json(content, strict=True)  # as JSON: strict, and yet names of enums are enums
+        return model.model_validate_json(content, strict=True)
     except ValidationError as error:
         wrong = "; ".join(_wrong(one, model) for one in error.errors())
         raise PolicyError(f"policy {path.name} is not valid: {wrong}") from error

@@ -110,4 +110,4 @@ def test_the_verdicts_are_one_click_away(page: Any, ui: Ui) -> None:
     page.get_by_role("link", name="verdicts of its gates").click()
     page.get_by_text("release_candidate").first.wait_for()
     ui.entry(page, "verdicts").get_by_text("[Show Markdown]").click()
-    assert page.get_by_role("dialog").get_by_text("noisy_wer_improvement").is_visible()
+    page.get_by_role("dialog").get_by_text("noisy_wer_improvement").wait_for()

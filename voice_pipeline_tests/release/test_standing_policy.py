@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from voice_pipeline.release.controller import tick_by_standing_policy
 from voice_pipeline.release.people.decisions import record_decision
@@ -24,6 +26,23 @@ def broken(world: World) -> Path:
     path = world.store.settings.policy_dir / FILE_NAME
     path.write_text(path.read_text() + "\nspeed: 11\n")
     return path
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"), [("telemetry", "sample_ratio_p", 1e-05), ("promotion", "alpha", 5e-05)]
+)
+def test_the_last_good_policy_is_read_back_as_it_was(small: World, section: str, key: str, value: float) -> None:
+    """YAML takes 1e-05, as JSON writes it, for a word."""
+    path = small.store.settings.policy_dir / FILE_NAME
+    content = yaml.safe_load(path.read_text())
+    content[section][key] = value
+    path.write_text(json.dumps(content).replace("e-05", ".0e-05"))
+    good = standing_policy(small.store)
+    assert getattr(getattr(good.policy, section), key) == value
+    path.write_text("speed: 11\n")
+    standing = standing_policy(Store.open(small.store.settings, small.clock))
+    assert standing.policy == good.policy
+    assert "speed" in standing.problem
 
 
 def test_harm_is_undone_and_people_are_told_while_the_policy_is_invalid(world: World) -> None:
@@ -72,6 +91,6 @@ def test_without_a_good_policy_there_is_none(small: World) -> None:
 def test_a_last_good_policy_that_holds_no_longer_is_told_beside_the_file(small: World) -> None:
     """As after an upgrade that asks for more than it says."""
     broken(small)
-    (small.store.settings.root / LAST_GOOD).write_text("version: 1")
+    (small.store.settings.root / LAST_GOOD).write_text('{"version": 1}')
     with pytest.raises(PolicyError, match=r"speed.*mend it.*last_good_release_policy\.yaml.*is missing"):
         standing_policy(small.store)
