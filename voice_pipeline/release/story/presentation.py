@@ -10,7 +10,7 @@ from urllib.parse import quote
 from voice_pipeline.evaluation.charts import as_markdown_image
 from voice_pipeline.release.errors import UnknownReleaseError
 from voice_pipeline.release.gates.evidence import overridden_gates, settled, stored_verdicts
-from voice_pipeline.release.people.decisions import DECISION
+from voice_pipeline.release.people.decisions import DECISION, signed_decisions
 from voice_pipeline.release.story.audits import named
 from voice_pipeline.release.story.charts import alt_text, rollout_png
 from voice_pipeline.release.story.markdown import plain, table
@@ -44,7 +44,8 @@ def page(store: Store, policy: ReleasePolicy, release_id: str, up_to: int) -> di
     if view is None or lines[-1].seq != up_to:
         raise UnknownReleaseError(f"ledger line {up_to} is not about release {release_id}; verify the ledger")
     looks = told_looks(lines)
-    decided = [line for line in lines if line.kind == DECISION]
+    signed = {word.seq for word in signed_decisions(store, release_id)}  # what nobody signed is nobody's word
+    decided = [line for line in lines if line.kind == DECISION and line.seq in signed]
     return {
         "state": view.state.value,
         "exposure_percent": view.exposure_percent,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -112,6 +113,17 @@ def test_who_decided_is_told_with_their_reason(world: World) -> None:
     shown = cells(str(page(world.store, world.policy, view.release_id, view.transitions[-1].seq)["story"]))
     at = shown.index("Who decided")
     assert shown[at + 5 :][1:4] == ["demo", "approve", "first model"]
+
+
+@pytest.mark.parametrize("payload", [{"decision": "approve", "reason": "fine, says the boss"}, ["no", "word"]])
+def test_what_nobody_signed_is_told_as_nobodys_word(world: World, payload: Any) -> None:
+    first = world.model(0.2)
+    world.bootstrap(first)
+    view = world.view(first)
+    line = world.store.ledger.append("decision", view.release_id, payload, "demo")
+    told = str(page(world.store, world.policy, view.release_id, line.seq)["story"])
+    assert "first model" in told
+    assert "boss" not in told
 
 
 def test_what_a_release_awaited_is_told_in_every_state_that_waits(world: World) -> None:
