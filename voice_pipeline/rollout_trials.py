@@ -16,7 +16,7 @@ one here: fewer ticks delay a rollback and hide none.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -242,7 +242,7 @@ class World:
 
     def begin(self, state: ReleaseState, percent: float, active_minutes: float) -> None:
         """A stage begins now: devices of the candidate's arm take it at their next poll, those that have it keep it."""
-        self._state, self._percent, self._since = state, percent, self._clock
+        first, self._state, self._percent, self._since = self._state is None, state, percent, self._clock
         in_arm = self._devices.bucket < percent
         polls = self._clock + self._rng.uniform(0, self.fleet.poll_minutes, self.fleet.devices)
         if state is ReleaseState.CANARY_5:
@@ -255,8 +255,10 @@ class World:
         for device, chosen in zip(self._devices.names, in_arm.tolist(), strict=True):
             if device in active:
                 self._expected[CANDIDATE if chosen else CONTROL].append(device)
-        self._before = History([d for d in recent if d.model_version == LIVE_MODEL])
+        if first:
+            self._before = History(recent)
         self._arms: dict[str, list[Dictation]] = {CANDIDATE: [], CONTROL: []}
+        self._beside: list[Dictation] = []
         self._heard: dict[str, dict[str, list[datetime]]] = {CANDIDATE: {}, CONTROL: {}}
         self._chosen = {device for device, chosen in zip(self._devices.names, in_arm.tolist(), strict=True) if chosen}
 
@@ -270,12 +272,10 @@ class World:
             self._heard[arm].setdefault(dictation.device_id, []).append(dictation.at)
             if dictation.model_version == CANDIDATE_MODEL:
                 self.exposed.add(dictation.device_id)
-            if shadow:
-                counts = not candidates or dictation.shadow_model_version is not None
-            else:
-                counts = candidates == (dictation.model_version == CANDIDATE_MODEL)
-            if counts:
+            if shadow or candidates == (dictation.model_version == CANDIDATE_MODEL):
                 self._arms[arm].append(dictation)
+            if dictation.shadow_model_version is not None:
+                self._beside.append(dictation)
 
     def telemetry(self) -> StageTelemetry:
         """What `read_stage` would read of the stage; every app runs both models."""
@@ -288,7 +288,10 @@ class World:
             heard=self._heard,
             candidate_share=self._percent / 100,
         )
-        return StageTelemetry(offered=data, comparable=data)
+        if self._state is not ReleaseState.SHADOW:
+            return StageTelemetry(offered=data, comparable=data)
+        beside = {**self._arms, CANDIDATE: self._beside}
+        return StageTelemetry(offered=data, comparable=replace(data, arms=beside))
 
     def _speak(self, minutes: float) -> list[Dictation]:
         """All dictations of the next minutes, in order of time."""

@@ -89,6 +89,25 @@ def test_telemetry_grows_in_order_and_history_holds_nothing_of_the_candidate() -
     assert sizes == sorted(set(sizes))
 
 
+def test_history_ends_where_the_rollout_begins_however_far_it_has_come() -> None:
+    world = world_in(ReleaseState.SHADOW, Effect())
+    at_first = world.telemetry().comparable.before.dictations
+    for state in CANARIES:
+        world.tick()
+        world.begin(state, float(EXPOSURE_PERCENT[state]), 1440)
+        assert world.telemetry().comparable.before.dictations == at_first
+
+
+def test_a_shadow_is_watched_on_all_answers_and_judged_on_those_with_a_twin() -> None:
+    world = world_in(ReleaseState.SHADOW, Effect(refusing=0.5))
+    world.tick()
+    found = world.telemetry()
+    watched, judged = found.offered.arms, found.comparable.arms
+    assert judged[CONTROL] == watched[CONTROL]
+    assert judged[CANDIDATE] == [one for one in watched[CANDIDATE] if one.shadow_model_version is not None]
+    assert 0 < len(judged[CANDIDATE]) < len(watched[CANDIDATE])
+
+
 @pytest.mark.parametrize(
     ("effect", "seen"),
     [

@@ -15,6 +15,7 @@ from voice_pipeline.schema.release_policy import (
     Guardrails,
     ReleasePolicy,
     SliceMarginGate,
+    Stage,
     WakeWordGate,
 )
 
@@ -123,22 +124,23 @@ def _stages(policy: ReleasePolicy) -> list[str]:
         share = f"{percent} %" if percent else f"0 % ({policy.shadow.device_percent:g} % silently)"
         rows.append(
             f"| {stage.state} | {share} | {stage.min_minutes:g} min | {stage.min_devices} | {stage.min_events} "
-            f"| {stage.noninferiority_margin:.0%} |"
+            f"| {stage.noninferiority_margin:.0%} | {_silence(stage)} |"
         )
     return [
         "## The way to production",
         "",
         "A policy that skips a stage does not parse.",
         "",
-        "| stage | devices exposed | at least | devices | dictations | margin |",
-        "|---|---|--:|--:|--:|--:|",
+        "| stage | devices exposed | at least | devices | dictations | margin | margin of silence |",
+        "|---|---|--:|--:|--:|--:|--:|",
         *rows,
-        "| production | 100 % | | | | |",
+        "| production | 100 % | | | | | |",
         "",
         "A stage is passed when the correction rate, by device, is shown not to be worse by more than the margin of",
-        "the stage, in a canary also every guardrail below but silence by more than its own (one-sided tests at",
-        f"{promotion.alpha:g}, spent over at most {promotion.max_looks} looks by a group-sequential rule; looks are",
-        "spaced by the stage's time), and p95 latency is at most",
+        "the stage, in a canary no guardrail below by more than its own, and silence by no more than the stage says",
+        "(a stage that says nothing has too few devices to show it; silence that harms is looked for all the same).",
+        f"Tests are one-sided at {promotion.alpha:g}, spent over at most {promotion.max_looks} looks by a",
+        "group-sequential rule; looks are spaced by the stage's time. And p95 latency must be at most",
         f"{promotion.max_latency_ratio:g} times the live model's. Not shown after {promotion.max_looks} looks:",
         "held for a person. Shown to be worse: rolled back.",
         "In a guardrail each device counts by how much it was used before the stage, so that whom the model drives",
@@ -154,6 +156,10 @@ def _stages(policy: ReleasePolicy) -> list[str]:
         "How often these rules err, simulated: [error rates](error-rates.md).",
         "",
     ]
+
+
+def _silence(stage: Stage) -> str:
+    return f"{stage.silence_margin:.0%}" if stage.silence_margin is not None else "–"
 
 
 def _apps(rules: Compatibility) -> list[str]:

@@ -217,6 +217,11 @@ class Stage(Record):
     """Least time and least sample of a stage, and the non-inferiority margin of its promotion test.
 
     Looks at the data are spaced by `min_minutes`; after `max_looks` without a pass the release is held.
+
+    Attributes:
+        silence_margin: a look must show that not so many more of the candidate's devices are silent, of those active
+            before the stage. A stage with too few devices to show it has none (a device is one trial; some 60 show
+            0.2); harm is looked for in any case.
     """
 
     state: ReleaseState
@@ -224,6 +229,7 @@ class Stage(Record):
     min_devices: Count
     min_events: Count
     noninferiority_margin: Annotated[UsageMargin, Field(gt=0)]
+    silence_margin: Annotated[UsageMargin, Field(gt=0)] | None = None
 
 
 class Shadow(Record):

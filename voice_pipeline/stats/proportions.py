@@ -112,7 +112,8 @@ def share_difference(candidate: Shares, control: Shares, margin: float) -> Diffe
     once weighs, and errs, as much as fifty that are used daily. By weights known beforehand, not by trials: what the
     candidate does to people changes how many trials there are. (Direct standardisation; Hernán & Robins, "Causal
     Inference: What If", 2020, ch. 2.) The variance is that of devices about the mean (Hájek's estimator; Cochran,
-    "Sampling Techniques", 1977, ch. 6), so trials of one device need not be independent.
+    "Sampling Techniques", 1977, ch. 6), so trials of one device need not be independent; devices that weigh unevenly
+    tell as much of it as fewer would that weigh alike (Kish, "Survey Sampling", 1965, ch. 11).
 
     Events may be so rare that a sample shows few or none, and hence little variance, just where it flatters: a plain
     interval is then too narrow. The variance is taken as at least that of independent trials at the rate under the null
@@ -154,18 +155,19 @@ def non_inferiority(found: Difference, margin: float, level: float, harm_level: 
 
 @dataclass(frozen=True)
 class _Arm:
-    """An estimate of one arm with its variance."""
+    """An estimate of one arm with its variance, of `n` devices that tell as much as `alike` of equal weight."""
 
     value: float
     variance: float
     n: int
+    alike: float
 
 
 def _mean(values: ArrayLike) -> _Arm:
     x = np.asarray(values, dtype=np.float64)
     if len(x) < 2:
-        return _Arm(math.nan, math.inf, len(x))
-    return _Arm(float(x.mean()), float(x.var(ddof=1)) / len(x), len(x))
+        return _Arm(math.nan, math.inf, len(x), len(x))
+    return _Arm(float(x.mean()), float(x.var(ddof=1)) / len(x), len(x), len(x))
 
 
 def _rate(arm: Shares) -> float:
@@ -176,15 +178,16 @@ def _weighted(arm: Shares, least_at: float) -> _Arm:
     """The weighted mean share, with no less variance than at the rate `least_at`."""
     n = len(arm.shares)
     if n < 2:
-        return _Arm(math.nan, math.inf, n)
+        return _Arm(math.nan, math.inf, n, n)
     shares, trials, weights = (np.asarray(of, dtype=np.float64) for of in (arm.shares, arm.trials, arm.weights))
     rate = _rate(arm)
     weights = weights / weights.sum()
     apart = weights * (shares - rate)
-    variance = float(apart @ apart) * n / (n - 1)
+    alike = max(1 / float(weights @ weights), 1 + LEAST_ERROR)
+    variance = float(apart @ apart) * alike / (alike - 1)
     own, least = (p * (1 - p) * float((weights**2 / trials).sum()) for p in (rate, least_at))
     design_effect = max(1.0, variance / own) if own > 0 else 1.0
-    return _Arm(rate, max(variance, design_effect * least), n)
+    return _Arm(rate, max(variance, design_effect * least), n, alike)
 
 
 def _between(a: _Arm, b: _Arm) -> Difference:
@@ -192,8 +195,8 @@ def _between(a: _Arm, b: _Arm) -> Difference:
     if min(a.n, b.n) < 2:
         return Difference(math.nan, math.inf, 1.0, a.n, b.n)
     spread = a.variance + b.variance
-    parts = a.variance**2 / (a.n - 1) + b.variance**2 / (b.n - 1)
-    freedom = spread**2 / parts if parts > 0 else a.n + b.n - 2
+    parts = a.variance**2 / (a.alike - 1) + b.variance**2 / (b.alike - 1)
+    freedom = spread**2 / parts if parts > 0 else a.alike + b.alike - 2
     error = max(LEAST_ERROR, math.sqrt(spread))
     return Difference(a.value - b.value, error, float(freedom), a.n, b.n)
 

@@ -345,8 +345,8 @@ class World:
         for k in range(self.dictations):
             silent_twin = {}
             duration_s = self.durations_s[(number * self.dictations + k) % len(self.durations_s)]
-            if given.shadow_model_version:
-                twin = self.shadow.get(given.shadow_model_version, Behaviour())
+            twin = self.shadow.get(given.shadow_model_version or "", Behaviour())
+            if given.shadow_model_version and not twin.silent:
                 wrong = int(rng.binomial(10, np.clip(twin.correction + habit, 0, 1)))
                 latency = twin.latency_ms * duration_s / 2 * rng.lognormal(0, 0.1)
                 silent_twin = {"shadow_model_version": given.shadow_model_version, "shadow_corrected_words": wrong}

@@ -55,6 +55,7 @@ def told(folder: Path, content: Any) -> str:
         ("gates.max_age_days", 0.001, 92),
         ("gates.bootstrap_samples", 200, 100_000),
         ("stages.2.noninferiority_margin", 1e-9, 0.5),
+        ("stages.2.silence_margin", 1e-9, 0.5),
         ("promotion.max_looks", 1, 50),
         ("promotion.max_latency_ratio", 1, 5),
         ("guardrails.slow_ratio", 1, 5),

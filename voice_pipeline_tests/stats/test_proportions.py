@@ -142,6 +142,21 @@ def test_weights_alike_give_the_plain_mean_with_its_variance() -> None:
     assert found.standard_error == pytest.approx(plain.standard_error)
 
 
+def test_devices_that_weigh_unevenly_tell_as_much_as_fewer_alike() -> None:
+    """One device in twenty with most of the weight: what it says is hardly more than one device's word."""
+    rng = np.random.default_rng(6)
+    shares = rng.beta(3, 5, 20).tolist()
+    many = Shares([0.3] * 400, [1000] * 400, [1.0] * 400)
+    alike = share_difference(Shares(shares, [1000] * 20, [1.0] * 20), many, 0.0)
+    uneven = share_difference(Shares(shares, [1000] * 20, [50.0] + [1.0] * 19), many, 0.0)
+    effective = 69**2 / (2500 + 19)
+    weights = np.array([50.0] + [1.0] * 19) / 69
+    plain = float(np.sum((weights * (np.array(shares) - np.average(shares, weights=weights))) ** 2))
+    assert uneven.standard_error**2 >= plain * effective / (effective - 1)
+    assert uneven.freedom == pytest.approx(effective - 1, rel=0.05)
+    assert alike.freedom == pytest.approx(19, rel=0.05)
+
+
 def test_a_level_of_nothing_decides_nothing() -> None:
     found = non_inferiority(arm_difference([0.1, 0.2, 0.1], [0.9, 0.8, 0.9]), 0.05, 0.0, 0.0)
     assert not found.passes

@@ -40,11 +40,12 @@ def harm_tests(rules: Guardrails, data: StageData, reference: LatencyReference) 
     alpha, share = error_of_a_test(rules), data.candidate_share
     known = spoken(data, rules.dictations_per_device, timedelta(minutes=rules.silence_minutes))
     arms = [one.arm == CANDIDATE for one in known]
+    either = [one.device_id not in data.candidate_only for one in known]
     tests = {}
     for measure in measures(rules, reference):
         figures = [measure.of(one.dictations) for one in known]
-        tests[measure.name] = harm_test(figures, arms, share, measure.margin, alpha)
-    tests[SILENCE] = max(_silence_tests(rules, data, alpha), key=lambda test: test.lower)
+        tests[measure.name] = harm_test(figures, arms, share, measure.margin, alpha, either)
+    tests[SILENCE] = max(_silence_tests(rules, data, alpha), key=lambda test: (test.harmful, test.lower))
     return tests
 
 
@@ -57,7 +58,8 @@ def _silence_tests(rules: Guardrails, data: StageData, alpha: float) -> list[Har
         start, end = data.since + (k - 1) * window, data.since + k * window
         silent = sorted(one for arm in ARMS for one in _silent(data, arm, start, end))
         figures, arms = [figure for _, figure, _ in silent], [arm == CANDIDATE for _, _, arm in silent]
-        tests.append(harm_test(figures, arms, share, rules.silence, alpha * share_of_window(k)))
+        either = [device not in data.candidate_only for device, _, _ in silent]
+        tests.append(harm_test(figures, arms, share, rules.silence, alpha * share_of_window(k), either))
     return tests
 
 
@@ -82,7 +84,7 @@ def harm_reason(tests: dict[str, HarmTest]) -> str:
     """Which tests show harm, with their figures; "" where none does."""
     parts = [
         f"{name} {test.candidate_mean:.1%} on {test.candidate_n} devices against {test.control_mean:.1%} "
-        f"(certainly more than {test.lower:+.1%}, margin {test.margin:.0%})"
+        f"(certainly worse by more than the margin, {test.margin:.0%})"
         for name, test in tests.items()
         if test.harmful
     ]

@@ -1,21 +1,23 @@
 """Telemetry of one stage, folded by device: the unit of every release test is the device, never the dictation.
 
 A device belongs to the arm its bucket puts it in; only its dictations on that arm's model count. Each stage starts
-afresh, so both arms are always compared over the same time. Devices whose app lies outside the candidate's range
-(`release.compatibility`) are in neither arm: it is never offered to them, which would make the arms lopsided.
+afresh, so both arms are always compared over the same time. What devices did before ends where the shadow stage
+begins: what they did later on the live model hangs on the arms that they were in. Devices whose app lies outside the
+candidate's range (`release.compatibility`) are in neither arm: it is never offered to them, which would make the arms
+lopsided.
 
 An app may run the candidate and lie outside the live model's range; then `assign` leaves the device its usual model,
 the newest before the live one that runs on it, or none. Harm is looked for on these devices too, against what their
-own apps usually run: the bucket drew both arms from the same devices, so the model is all that they differ in. (Devices
-that usually run none come into the candidate's arm only.) Promotion asks how the candidate compares with the live
-model, so it looks only at the devices that run both.
+own apps usually run: the bucket drew both arms from the same devices, so the model is all that they differ in. Devices
+that usually run none come into the candidate's arm only and are held against all others. Promotion asks how the
+candidate compares with the live model, so it looks only at the devices that run both.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cache, cached_property, partial
 
@@ -41,10 +43,11 @@ class StageData:
 
     Attributes:
         since: when the stage began; `arms` = dictations after it, by arm, in order of receipt.
-        before: dictations of the same devices on their usual model before it.
+        before: dictations of the same devices on their usual model before the rollout.
         expected: devices active before the stage, by arm.
         heard: devices heard in the stage on any model, by arm, each with its times in order.
         candidate_share: the share of devices assigned to the candidate's arm, in (0, 1).
+        candidate_only: devices heard in the stage whose apps run no other model than the candidate.
     """
 
     since: datetime
@@ -54,12 +57,16 @@ class StageData:
     expected: dict[str, list[str]]
     heard: dict[str, dict[str, list[datetime]]]
     candidate_share: float
+    candidate_only: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class StageTelemetry:
     """Everything a stage's analysis reads: all devices that the `offered` candidate may reach, whose harm is looked
     for, and the `comparable` ones among them, whose apps run the live model too: all that may promote it.
+
+    In a shadow release, harm is looked for in all that the live model answered, of both arms alike, from the first
+    minute on; what promotes is told by the answers beside which the candidate ran.
     """
 
     offered: StageData
@@ -74,12 +81,12 @@ def stage_entry(view: ReleaseView) -> tuple[int, datetime]:
     return step.seq, datetime.fromisoformat(step.at)
 
 
-def stage_began(view: ReleaseView) -> datetime:
-    """When a rolling-out release came into its stage first.
+def stage_began(view: ReleaseView, stage: ReleaseState) -> datetime:
+    """When a rolling-out release came into `stage` first.
 
     What a stage has shown is not forgotten by holding and resuming: devices stayed where they were.
     """
-    return datetime.fromisoformat(next(t.at for t in view.transitions if t.to_state is view.stage))
+    return datetime.fromisoformat(next(t.at for t in view.transitions if t.to_state is stage))
 
 
 def read_stage(
@@ -91,8 +98,9 @@ def read_stage(
     compatibility: Compatibility,
 ) -> StageTelemetry:
     """Read the stage in which `view` is, beside the live release."""
-    since = stage_began(view)
-    told = dictations(store, since - timedelta(minutes=active_minutes))
+    active = timedelta(minutes=active_minutes)
+    times = _Times(stage_began(view, ReleaseState.SHADOW), stage_began(view, view.stage), active)
+    told = dictations(store, times.rollout - active)
     apps = {dictation.app_version for dictation in told}
     views = release_views(store)
     offered = {
@@ -103,9 +111,18 @@ def read_stage(
     comparable = {app: usual for app, usual in offered.items() if usual is live}
     percent = shadow_percent if view.stage is ReleaseState.SHADOW else float(view.exposure_percent)
     return StageTelemetry(
-        offered=_stage_data(store, view, told, offered, since, percent),
-        comparable=_stage_data(store, view, told, comparable, since, percent),
+        offered=_stage_data(store, view, told, offered, times, percent),
+        comparable=_with_twins(_stage_data(store, view, told, comparable, times, percent), view),
     )
+
+
+@dataclass(frozen=True)
+class _Times:
+    """When the rollout began, when its stage did, and how long before either devices count as active."""
+
+    rollout: datetime
+    stage: datetime
+    active: timedelta
 
 
 def _stage_data(
@@ -113,7 +130,7 @@ def _stage_data(
     view: ReleaseView,
     told: Iterable[Dictation],
     usual: Mapping[str, ReleaseView | None],
-    since: datetime,
+    times: _Times,
     percent: float,
 ) -> StageData:
     """Fold the dictations of the apps in `usual`, which names the release that each runs without the candidate."""
@@ -124,29 +141,41 @@ def _stage_data(
     shadow = view.stage is ReleaseState.SHADOW
     models = {app: release.model_version if release else None for app, release in usual.items()}
     arm_of = _arms(store, view, percent)
+    candidate_only: set[str] = set()
     for dictation in told:
         if dictation.app_version not in usual:
             continue
         arm, model = arm_of(dictation.device_id), models[dictation.app_version]
-        if dictation.at <= since:
-            expected[arm].add(dictation.device_id)
-            if dictation.model_version == model and not dictation.remote:
-                before.append(dictation)
+        if dictation.at <= times.rollout and dictation.model_version == model and not dictation.remote:
+            before.append(dictation)
+        if dictation.at <= times.stage:
+            if dictation.at > times.stage - times.active:
+                expected[arm].add(dictation.device_id)
             continue
         heard[arm].setdefault(dictation.device_id, []).append(dictation.at)
-        silent_twin = shadow and arm == CANDIDATE and not _ran_beside(dictation, view.model_version)
+        if model is None:
+            candidate_only.add(dictation.device_id)
         its_model = view.model_version if arm == CANDIDATE and not shadow else model
-        if dictation.model_version == its_model and not silent_twin and not dictation.remote:
+        if dictation.model_version == its_model and not dictation.remote:
             arms[arm].append(dictation)
     return StageData(
-        since=since,
+        since=times.stage,
         now=store.now(),
         arms=arms,
         before=History(before),
         expected={arm: sorted(devices) for arm, devices in expected.items()},
         heard={arm: {device: sorted(times) for device, times in known.items()} for arm, known in heard.items()},
         candidate_share=percent / 100,
+        candidate_only=frozenset(candidate_only),
     )
+
+
+def _with_twins(data: StageData, view: ReleaseView) -> StageData:
+    """Of a shadow release, the candidate's arm where the candidate ran beside; any other as it is."""
+    if view.stage is not ReleaseState.SHADOW:
+        return data
+    beside = [one for one in data.arms[CANDIDATE] if _ran_beside(one, view.model_version)]
+    return replace(data, arms={**data.arms, CANDIDATE: beside})
 
 
 def _ran_beside(dictation: Dictation, model_version: str) -> bool:

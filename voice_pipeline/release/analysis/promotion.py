@@ -1,9 +1,10 @@
 """Is the candidate shown to be no worse than the live model? Asked at most `max_looks` times a stage.
 
-A look tests the correction rate, adjusted for each device's own history, against the stage's margin, and in a canary
-each guardrail against its own: all must be shown non-inferior (an intersection-union test needs no correction: Berger,
-Technometrics 1982). Over the looks of a stage the error is spent by a group-sequential rule (stats.group_sequential),
-so looking again costs no more than `promotion.alpha` in all. Only devices whose apps run the live model too count.
+A look tests the correction rate, adjusted for each device's own history, against the stage's margin, in a canary each
+guardrail against its own, and silence where the stage has a margin for it: all must be shown non-inferior (an
+intersection-union test needs no correction: Berger, Technometrics 1982). Over the looks of a stage the error is spent
+by a group-sequential rule (stats.group_sequential), so looking again costs no more than `promotion.alpha` in all. Only
+devices whose apps run the live model too count.
 
 A look also fails what it finds inferior beyond doubt. The rollout's budget for calling a harmless model harmful,
 `guardrails.alpha`, has two halves: one is the harm tests' of every tick, the other is spread over all looks here.
@@ -27,7 +28,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from voice_pipeline.release.analysis.measures import CORRECTION_RATE, MEASURES, SHARES, Measure, measures
+from voice_pipeline.release.analysis.measures import CORRECTION_RATE, MEASURES, SHARES, SILENCE, Measure, measures
 from voice_pipeline.release.analysis.observations import (
     CANDIDATE,
     CONTROL,
@@ -93,7 +94,7 @@ def all_spent(policy: ReleasePolicy, looks: Sequence[Taken], resumed: int = 0) -
 
 def budgets(policy: ReleasePolicy, resumed: int = 0) -> dict[str, float]:
     """What the looks of a stage may err in all, since it began or was resumed last; of harm, each measure."""
-    harm_alpha = policy.guardrails.alpha / 2 / (len(STAGES) * (len(MEASURES) - 1))
+    harm_alpha = policy.guardrails.alpha / 2 / (len(STAGES) * len(MEASURES))
     return {PROMOTION: policy.promotion.alpha * 2.0**-resumed, HARM: harm_alpha * 2.0 ** -(resumed + 1)}
 
 
@@ -141,10 +142,21 @@ def said(name: str, test: NonInferiority) -> str:
 
 def _differences(policy: ReleasePolicy, stage: Stage, data: StageData) -> dict[str, tuple[Difference, float]]:
     """What is estimated in a stage, by measure, with its margin."""
-    if stage.state is ReleaseState.SHADOW:
-        groups = by_device(data.arms[CANDIDATE]).values()
-        pairs = [shadow_rate(group) - correction_rate(group) for group in groups]
-        return {CORRECTION_RATE: (paired_difference(pairs), stage.noninferiority_margin)}
+    found = _between_twins(stage, data) if stage.state is ReleaseState.SHADOW else _between_arms(policy, stage, data)
+    if stage.silence_margin is not None:
+        since = max(data.since, data.now - timedelta(minutes=policy.guardrails.silence_minutes))
+        mine, theirs = (_silent(data, arm, since) for arm in (CANDIDATE, CONTROL))
+        found[SILENCE] = (share_difference(mine, theirs, stage.silence_margin), stage.silence_margin)
+    return found
+
+
+def _between_twins(stage: Stage, data: StageData) -> dict[str, tuple[Difference, float]]:
+    groups = by_device(data.arms[CANDIDATE]).values()
+    pairs = [shadow_rate(group) - correction_rate(group) for group in groups]
+    return {CORRECTION_RATE: (paired_difference(pairs), stage.noninferiority_margin)}
+
+
+def _between_arms(policy: ReleasePolicy, stage: Stage, data: StageData) -> dict[str, tuple[Difference, float]]:
     reference = data.before.latency(policy.gates.latency.max_p95_ms)
     arms = {arm: by_device(data.arms[arm]) for arm in (CANDIDATE, CONTROL)}
     usage = _usage(data.before, [device for groups in arms.values() for device in groups])
@@ -154,6 +166,13 @@ def _differences(policy: ReleasePolicy, stage: Stage, data: StageData) -> dict[s
             mine, theirs = (_shares(measure, arms[arm], usage) for arm in (CANDIDATE, CONTROL))
             found[measure.name] = (share_difference(mine, theirs, measure.margin), measure.margin)
     return found
+
+
+def _silent(data: StageData, arm: str, since: datetime) -> Shares:
+    """Which of the devices that were active before the stage were not heard since; each is one trial and weighs one."""
+    heard = data.heard[arm]
+    shares = [float(device not in heard or heard[device][-1] <= since) for device in data.expected[arm]]
+    return Shares(shares, trials=[1] * len(shares), weights=[1.0] * len(shares))
 
 
 def _usage(before: History, devices: Sequence[str]) -> dict[str, float]:

@@ -235,7 +235,7 @@ def _harm(axis: Axes, tests: dict[str, Harm]) -> None:
         if test.harmful:
             right = test.lower < 0.62
             axis.annotate(
-                f"at least {test.lower:+.1%}; {test.margin:+.1%} allowed",
+                f"more than {test.margin:+.1%}",
                 (100 * test.lower, row),
                 (8, 0) if right else (-8, 0),
                 textcoords="offset points",

@@ -36,7 +36,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Harm:
-    """One harm test, as fractions: harmful when `lower`, what the candidate adds for certain, exceeds `margin`."""
+    """One harm test, as fractions: `lower` is what the candidate adds for certain, `margin` what it may."""
 
     candidate: float
     control: float

@@ -103,7 +103,35 @@ def test_an_equal_model_with_enough_telemetry_passes_its_first_look() -> None:
         [],
     )
     assert (found.outcome, found.look) == (Outcome.PASS, True), found.reason
-    assert set(found.figures[TESTS]) == set(MEASURES) - {"silence"}
+    assert set(found.figures[TESTS]) == set(MEASURES)
+
+
+def talk_until(minute: float, arm: str, count: int, quiet: int) -> list[Dictation]:
+    """As `talk`, but the last `quiet` of the devices say nothing after that minute."""
+    silent = set(devices(arm, count)[count - quiet :])
+    until = START + timedelta(minutes=minute)
+    return [row for row in talk(arm, count, 30, 90) if row.device_id not in silent or row.at <= until]
+
+
+@pytest.mark.parametrize(("state", "outcome"), [(S.CANARY_50, Outcome.INCONCLUSIVE), (S.CANARY_5, Outcome.PASS)])
+def test_devices_that_fell_silent_are_no_pass_where_the_stage_has_a_margin_for_it(state: S, outcome: Outcome) -> None:
+    """18 of 100: certain harm is beyond 20, and shown to be less it is not."""
+    telemetry = stage(talk_until(20, CANDIDATE, 100, 18), talk_until(20, CONTROL, 100, 0), 90, 0.5)
+    found = analyse(POLICY, state, telemetry, [])
+    assert (found.outcome, found.look) == (outcome, True), found.reason
+    assert ("silence +18.0%" in found.reason) is (outcome is Outcome.INCONCLUSIVE)
+
+
+def test_silence_alike_in_both_arms_and_of_a_few_passes() -> None:
+    telemetry = stage(talk_until(20, CANDIDATE, 150, 12), talk_until(20, CONTROL, 150, 12), 90, 0.5)
+    found = analyse(POLICY, S.CANARY_50, telemetry, [])
+    assert found.outcome is Outcome.PASS, found.reason
+    assert found.figures[TESTS]["silence"]["difference"] == 0.0
+
+
+def test_a_device_that_spoke_within_the_time_of_silence_is_not_silent() -> None:
+    telemetry = stage(talk_until(40, CANDIDATE, 150, 30), talk_until(40, CONTROL, 150, 0), 90, 0.5)
+    assert analyse(POLICY, S.CANARY_50, telemetry, []).figures[TESTS]["silence"]["difference"] == 0.0
 
 
 def test_two_points_worse_are_not_passed_by_the_last_stage() -> None:
@@ -215,11 +243,11 @@ def test_the_windows_of_silence_have_one_budget_together() -> None:
 
 @pytest.mark.parametrize(("window", "harmful"), [(1, True), (10, False)])
 def test_a_late_window_of_silence_must_show_more(window: int, harmful: bool) -> None:
-    """Ten of twelve silent devices are harm in the first hour, and less than that in the tenth."""
+    """Eleven of twelve silent devices are harm in the first hour, and less than that in the tenth."""
     heard: dict[str, dict[str, list[datetime]]] = {CANDIDATE: {}, CONTROL: {}}
     for arm in heard:
         for n, device in enumerate(f"{number:03d}-{arm}" for number in range(12)):
-            minutes = [60 * k + 30 for k in range(window) if k + 1 < window or arm == CONTROL or n >= 10]
+            minutes = [60 * k + 30 for k in range(window) if k + 1 < window or arm == CONTROL or n >= 11]
             heard[arm][device] = [START + timedelta(minutes=minute) for minute in minutes or [0]]
     expected = {arm: list(known) for arm, known in heard.items()}
     arms: dict[str, list[Dictation]] = {CANDIDATE: [], CONTROL: []}
