@@ -111,7 +111,7 @@ def test_devices_that_only_the_candidate_can_have_are_held_against_all_others() 
 
 @pytest.mark.parametrize("candidates", [4, 6, 15])
 def test_few_devices_that_are_all_slow_are_harm_however_few_the_draw_gave(candidates: int) -> None:
-    """At 5 % of 300 devices, and the error that one measure has in one stage: the others' good figures do not hide it."""
+    """At 5 % of 300 devices, and the error that one measure has in one stage."""
     arm = np.zeros(300, dtype=bool)
     arm[np.linspace(20, 290, candidates).astype(int)] = True
     found = harm_test(np.where(arm, 1.0, 0.02), arm, 0.05, 0.1, 0.05 / 2 / 28)
