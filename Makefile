@@ -41,6 +41,9 @@ lock: # after a change of dependencies in pyproject.toml
 	@$(BIN)/uv pip compile --quiet pyproject.toml --extra dev --python-version 3.11 --universal -o requirements.lock
 
 clean: # a home that is somebody's or in use is left alone, and so is one where $(VENV) is missing: nobody can tell then
+	@test -z "$$VOICE_PIPELINE_HOME" || test "$${VOICE_PIPELINE_HOME#"$(CURDIR)/"}" = .voice_pipeline \
+	  || test "$$VOICE_PIPELINE_HOME" -ef .voice_pipeline \
+	  || echo "make clean: home $$VOICE_PIPELINE_HOME (VOICE_PIPELINE_HOME) is left alone; of homes only .voice_pipeline is cleaned"
 	@test ! -e .voice_pipeline || $(BIN)/python -m voice_pipeline.demo_home .voice_pipeline \
 	  || { echo "make clean: nothing else was removed" >&2; test -x $(BIN)/python || echo "$(VENV) is missing: run \`make setup\` first" >&2; exit 1; }
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache *.egg-info

@@ -33,9 +33,10 @@ def dev(
     """The Dagster UI and daemon on this home (`dev webserver …`, `dev daemon …` for one of them).
 
     They run until Ctrl-C or SIGTERM; other options go to Dagster as they are. A home in which a demo is running is
-    refused: sensors there go by the demo's clock.
+    refused: sensors there go by the demo's clock. After `kill -9` of both this command and `dagster dev` the web server
+    and the daemon run on while the home is free for a demo: end these two yourself.
     """
-    from voice_pipeline.demo_home import served_home
+    from voice_pipeline.demo_home import served_home, usable
 
     settings = load_settings(home)
     part = context.args[0] if context.args[:1] in (["webserver"], ["daemon"]) else "dev"
@@ -51,10 +52,11 @@ def dev(
         refuse_a_taken_port(host, port)
         what += f": http://{host}:{port} answers in about half a minute"
     with served_home(settings.root, f"voice-pipeline {' '.join(dict.fromkeys(['dev', part]))}") as lock:
-        _hint_at_an_empty_home(settings)
+        with usable(settings.root):
+            _hint_at_an_empty_home(settings)
+            prepare_environment(settings)
         typer.echo(f"home {settings.root}: starting {what}; stop with Ctrl-C or `kill {os.getpid()}`")
         sys.stdout.flush()
-        prepare_environment(settings)
         rest = context.args if part == "dev" else context.args[1:]
         command = [str(Path(sys.executable).parent / program[0]), *program[1:]]
         command += ["-w", str(PROJECT_ROOT / "workspace.yaml"), *rest]
@@ -69,7 +71,9 @@ def run_until_stopped(command: list[str], lock: int) -> int:
     ignores SIGTERM too (1.13, `ProxyServerManager`, `setup_interrupt_handlers`). So it gets a session of its own.
 
     Args:
-        lock: file descriptor that the processes inherit: what it locks stays locked while one of them lives.
+        lock: file descriptor that `command` inherits: what it locks stays locked while `command` or this process lives.
+            `dagster dev` hands it on to nothing that it starts: where SIGKILL ends both, its web server and daemon live
+            on and hold nothing.
 
     Returns:
         The command's exit code; 0 if this process was told to stop it.

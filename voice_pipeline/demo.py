@@ -51,7 +51,7 @@ class StoryPlan:
     quick: bool = False
     corpus: Path | None = None
     seed: int = 1
-    devices: int = 300
+    devices: int = 360
     dictations: int = 6
     home_speakers: int = 40
     home_clips: int = 700

@@ -2,11 +2,13 @@
 
 A demo marks the home that it takes. The mark is gone from the moment on which somebody hands clips in or serves devices
 there. `python -m voice_pipeline.demo_home HOME` removes a demo's HOME; where it is somebody's, or in use, it ends with
-exit code 1 and one line.
+exit code 1 and one line. A link in a home is removed, what it leads to is not; of a HOME that is a link itself, the
+folder is removed and the link stays.
 
 Nothing that runs on the real clock works on a home while a story is told there on a simulated one, and no story starts
 beneath it: a demo holds a lock on its home alone; `dev`, `edge serve` and an import share it. It is the kernel's lock
-(`flock`, since filelock knows no shared one of that kind) and ends with its process, however that ends.
+(`flock`, since filelock knows no shared one of that kind) and ends with its process, and those that inherited it,
+however they end.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -28,16 +30,39 @@ from sqlalchemy import func, select
 from voice_pipeline.settings import load_settings
 from voice_pipeline.store.blobs import write_atomically
 from voice_pipeline.store.store import Store
-from voice_pipeline.store.tables import inbox
+from voice_pipeline.store.tables import inbox, telemetry
 
 MARKER = "demo-home.json"
 LOCK = "in-use.lock"
-OPENED = {"catalogue.db", "vault.db", "keys", "dagster", "reports", "tuf", "dvc", "last_good_release_policy.yaml", LOCK}
-"""What opening a home and the sensors of an empty one leave there: names, or their part before the first hyphen."""
+DATABASES = {name + part for name in ("catalogue.db", "vault.db") for part in ("", "-wal", "-shm", "-journal")}
+"""And the files that SQLite keeps beside them."""
+OPENED = DATABASES | {"keys", "dagster", "reports", "tuf", "dvc-site-cache", "last_good_release_policy.yaml", LOCK}
+"""What opening a home and the sensors of an empty one leave there, by name."""
 
 
 class HomeInUseError(Exception):
     """The home holds state that no demo made, or a process works on it; it is left alone."""
+
+
+class HomeUnusableError(Exception):
+    """The system refuses the home, or a file in it; the message says which, why, and what to do."""
+
+
+@contextmanager
+def usable(home: Path) -> Iterator[None]:
+    """Whatever the system refuses within the context is told by its path.
+
+    Raises:
+        HomeUnusableError: in place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        why = (error.strerror or type(error).__name__).lower()
+        raise HomeUnusableError(
+            f"home {home} cannot be used ({error.filename or home}: {why}): see that you may read and write there "
+            "(`ls -ld` says whose it is), or choose another home with --home or VOICE_PIPELINE_HOME"
+        ) from error
 
 
 @contextmanager
@@ -50,18 +75,15 @@ def claimed_home(home: Path, told_with: dict[str, Any]) -> Iterator[None]:
 
     Raises:
         HomeInUseError: somebody's work lies there, or a process works there.
+        HomeUnusableError: it cannot be read or written.
     """
-    marker = home / MARKER
-    if home.exists() and not home.is_dir():
-        raise HomeInUseError(f"home {home} is a file; choose another with --home")
-    if not is_free(home):
-        raise HomeInUseError(f"home {home} holds work that is not a demo's; choose another with --home")
+    _refuse_a_home_of_somebodys(home)
     with _locked(home, fcntl.LOCK_EX) as lock:
-        if not is_free(home):  # somebody may have come in before it was locked
-            raise HomeInUseError(f"home {home} holds work that is not a demo's; choose another with --home")
+        _refuse_a_home_of_somebodys(home)  # who may have come in before it was locked
         with _signed(lock, "voice-pipeline demo"):
-            write_atomically(marker, json.dumps(told_with).encode())
-            _clear(home)
+            with usable(home):
+                write_atomically(home / MARKER, json.dumps(told_with).encode())
+                _clear(home)
             yield
 
 
@@ -73,10 +95,12 @@ def served_home(home: Path, command: str) -> Iterator[TextIO]:
         command: who holds it, for the message to whoever is refused.
 
     Returns:
-        The open lock file; a process that inherits it holds the home for as long as it lasts.
+        The open lock file; a process that inherits it holds the home for as long as it lasts. Those that such a process
+        starts hold nothing unless it hands the file on.
 
     Raises:
         HomeInUseError: a demo is running there.
+        HomeUnusableError: it cannot be read or written.
     """
     with _locked(home, fcntl.LOCK_SH) as lock, _signed(lock, command):
         yield lock
@@ -87,34 +111,48 @@ def keep_home(home: Path) -> None:
 
     Raises:
         HomeInUseError: a demo is running there.
+        HomeUnusableError: it cannot be read or written.
     """
-    with _locked(home, fcntl.LOCK_SH):
+    with _locked(home, fcntl.LOCK_SH), usable(home):
         (home / MARKER).unlink(missing_ok=True)
+
+
+def _refuse_a_home_of_somebodys(home: Path) -> None:
+    with usable(home):
+        if not is_free(home):
+            raise HomeInUseError(f"home {home} holds work that is not a demo's; choose another with --home")
 
 
 @contextmanager
 def _locked(home: Path, how: int) -> Iterator[TextIO]:
     """The open lock file of `home`, locked: alone (`LOCK_EX`) or shared (`LOCK_SH`)."""
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / LOCK).open("a+") as lock:
-        try:
-            fcntl.flock(lock, how | fcntl.LOCK_NB)
-        except BlockingIOError:
-            left = f"a process whose command was killed (`fuser {lock.name}` gives its number)"
-            raise HomeInUseError(
-                f"home {home} is in use by {', '.join(_holders(lock)) or left}: wait for its end or stop it, "
-                "or choose another home with --home or VOICE_PIPELINE_HOME"
-            ) from None
+    with ExitStack() as stack:
+        with usable(home):
+            home.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context(open(home / LOCK, "a+", errors="replace", opener=_no_link))
+            try:
+                fcntl.flock(lock, how | fcntl.LOCK_NB)
+            except BlockingIOError:
+                left = f"a process whose command was killed (`fuser {lock.name}` gives its number)"
+                raise HomeInUseError(
+                    f"home {home} is in use by {', '.join(_holders(lock)) or left}: wait for its end or stop it, "
+                    "or choose another home with --home or VOICE_PIPELINE_HOME"
+                ) from None
         if not os.fstat(lock.fileno()).st_nlink:  # removed after it was opened: the next one to come makes another
             raise HomeInUseError(f"home {home} was removed by `make clean` just now: run the command again")
         yield lock
 
 
+def _no_link(path: str, flags: int) -> int:
+    """Who holds a lock is written into it: never into a file of somebody's that it leads to."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+
+
 def _clear(home: Path) -> None:
-    """Remove all but the marker, which goes last, and the lock."""
+    """Remove all but the marker, which goes last, and the lock. Links are not followed."""
     for child in home.iterdir():
         if child.name not in (MARKER, LOCK):
-            shutil.rmtree(child) if child.is_dir() else child.unlink()
+            shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink()
 
 
 @contextmanager
@@ -157,25 +195,29 @@ def is_empty(home: Path) -> bool:
 
 
 def is_free(home: Path) -> bool:
-    """Whether nobody's work lies in a home: it is a demo's, or was at most opened, and nobody handed in a clip."""
+    """Whether nobody's work lies in a home: it is a demo's, or was at most opened: no clip was handed in, no device
+    told anything, and nothing was written into the ledger, whose checkpoint lies there then.
+    """
     if not home.exists() or (home / MARKER).exists():
         return True
-    if any(OPENED.isdisjoint({child.name, child.name.split("-")[0]}) for child in home.iterdir()):
+    if not OPENED.issuperset(child.name for child in home.iterdir()):
         return False
     if not (home / "catalogue.db").exists():
         return True
-    return Store.open(load_settings(home)).database.scalar(select(func.count()).select_from(inbox)) == 0
+    database = Store.open(load_settings(home)).database
+    return not any(database.scalar(select(func.count()).select_from(table)) for table in (inbox, telemetry))
 
 
 def main(home: Path) -> int:
     """Exit code 0 if `home` was a demo's or empty and is removed, else 1 and a line on standard error."""
+    home = home.resolve()
     try:
-        with _locked(home, fcntl.LOCK_EX) as lock, _signed(lock, "make clean"):
+        with _locked(home, fcntl.LOCK_EX) as lock, _signed(lock, "make clean"), usable(home):
             if is_free(home):
                 _clear(home)
                 shutil.rmtree(home)
                 return 0
-    except (HomeInUseError, OSError) as error:
+    except (HomeInUseError, HomeUnusableError) as error:
         typer.echo(f"{home} is not removed: {error}", err=True)
         return 1
     typer.echo(

@@ -7,9 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +15,7 @@ import uvicorn
 
 from voice_pipeline import cli_dev, demo_home
 from voice_pipeline.demo_home import MARKER, HomeInUseError, claimed_home, keep_home
+from voice_pipeline_tests.browser.webserver import until_it_answers
 from voice_pipeline_tests.command_line import run
 from voice_pipeline_tests.processes import MARK, end_all, left_after_a_moment, needs_proc, sigint_ignored
 
@@ -177,7 +175,7 @@ def test_the_ui_and_the_daemon_end_when_their_process_group_is_told_to(home: Pat
         subprocess.Popen(command, stdout=log, stderr=log, env=environment, preexec_fn=sigint_ignored) as server,
     ):
         try:
-            until_it_answers(f"http://127.0.0.1:{port}/server_info", server)
+            until_it_answers(f"http://127.0.0.1:{port}", server)
             with (
                 pytest.raises(HomeInUseError, match=rf"voice-pipeline dev \(process {server.pid}\)"),
                 claimed_home(home, {}),
@@ -188,15 +186,3 @@ def test_the_ui_and_the_daemon_end_when_their_process_group_is_told_to(home: Pat
             assert left_after_a_moment(tmp_path) == []
         finally:
             end_all(tmp_path)
-
-
-def until_it_answers(url: str, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline:
-        assert server.poll() is None, "it ended"
-        try:
-            with urllib.request.urlopen(url, timeout=5):
-                return
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            time.sleep(0.5)
-    pytest.fail(f"{url} did not answer within four minutes")

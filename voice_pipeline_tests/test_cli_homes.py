@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 import soundfile
 
+from voice_pipeline import cli_dev
 from voice_pipeline.benchmarks import BENCHMARKS, Benchmark
+from voice_pipeline.demo_home import LOCK
+from voice_pipeline.settings import load_settings
+from voice_pipeline.store.store import Store
 from voice_pipeline_tests.command_line import run
 
 MODEL = "m-20261101-00000000"
@@ -57,6 +61,32 @@ def test_a_bundle_folder_needs_no_home(
     assert "catalogue" not in (told := capsys.readouterr().err)
     assert str(tmp_path) in told  # it is no bundle: that is what is wrong
     assert not home.exists()
+
+
+READING, HOLDING = (["lineage", MODEL], ["release", "status"]), (["edge", "serve"], ["dev", "daemon"])
+
+
+@pytest.mark.parametrize(
+    ("command", "refused"),
+    [
+        *((command, "dagster") for command in (*READING, *HOLDING)),
+        *((command, LOCK) for command in HOLDING),
+        *((command, "") for command in HOLDING),
+    ],
+)
+def test_a_home_that_the_system_refuses_is_told_in_one_line_with_its_path_and_what_to_do(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str], refused: str
+) -> None:
+    """A folder where a file belongs, or the other way round, is refused to root too."""
+    if refused:
+        Store.open(load_settings(home)).database.engine.dispose()
+    (home / refused).mkdir() if refused == LOCK else (home / refused).touch()
+    monkeypatch.setattr(cli_dev, "run_until_stopped", lambda *_: pytest.fail("started"))
+    assert run(monkeypatch, *command) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"voice-pipeline: home {home} cannot be used ({home / refused}: ")
+    assert "--home or VOICE_PIPELINE_HOME" in line
+    assert "Errno" not in line
 
 
 def test_a_policy_is_explained_without_a_home(

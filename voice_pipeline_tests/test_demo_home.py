@@ -1,16 +1,15 @@
-"""What lies in a home that is not a demo's is somebody's: no demo starts it over and no `make clean` removes it."""
+"""What lies in a home that is not a demo's is somebody's: no demo starts it over."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TextIO
 
 import pytest
 from sqlalchemy import func, insert, select
@@ -20,6 +19,7 @@ from voice_pipeline.demo_home import (
     LOCK,
     MARKER,
     HomeInUseError,
+    HomeUnusableError,
     claimed_home,
     is_empty,
     is_free,
@@ -27,12 +27,10 @@ from voice_pipeline.demo_home import (
     served_home,
 )
 from voice_pipeline.release.policy import LAST_GOOD
-from voice_pipeline.settings import PROJECT_ROOT, load_settings
+from voice_pipeline.settings import load_settings
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import inbox
 from voice_pipeline_tests.capture.clips import capture, tone
-
-needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 
 
 def handed_in(home: Path) -> None:
@@ -46,13 +44,6 @@ def claim(home: Path) -> None:
     """What a demo does that ends at once."""
     with claimed_home(home, {"seed": 1}):
         pass
-
-
-def clean(folder: Path, binaries: Path = Path(sys.executable).parent) -> subprocess.CompletedProcess[str]:
-    """`make clean` in `folder`, which has no virtual environment of its own."""
-    command = ["make", "-C", str(folder), "-f", str(PROJECT_ROOT / "Makefile"), "clean", f"BIN={binaries}"]
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT)}
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
 def test_a_demo_takes_a_free_home_and_no_other(tmp_path: Path) -> None:
@@ -201,114 +192,80 @@ def test_a_home_in_which_an_event_waits_is_somebodys(tmp_path: Path) -> None:
     assert not is_free(tmp_path / "home")
 
 
-@needs_make
-def test_clean_removes_a_demos_home_and_one_that_was_only_opened(tmp_path: Path) -> None:
-    home = tmp_path / ".voice_pipeline"
-    assert clean(tmp_path).returncode == 0
-    claim(home)
-    (home / "blobs").mkdir()
-    assert clean(tmp_path).returncode == 0
-    assert not home.exists()
-    Store.open(load_settings(home))
-    assert clean(tmp_path).returncode == 0
-    assert not home.exists()
-
-
-@needs_make
-def test_clean_refuses_a_home_with_somebodys_clips_and_says_what_to_do(tmp_path: Path) -> None:
-    home = tmp_path / ".voice_pipeline"
-    handed_in(home)
-    (tmp_path / ".pytest_cache").mkdir()
-    refused = clean(tmp_path)
-    assert refused.returncode != 0
-    assert "holds work that is not a demo's" in refused.stderr
-    assert "VOICE_PIPELINE_HOME" in refused.stderr
-    assert (home / "catalogue.db").exists()
-    assert (tmp_path / ".pytest_cache").exists()
-
-
-@needs_make
-@pytest.mark.parametrize("marked", [True, False])
-def test_clean_leaves_a_home_in_which_somebody_works(tmp_path: Path, marked: bool) -> None:
-    home = tmp_path / ".voice_pipeline"
-    if marked:
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("reports-2026", "keys-backup", "dagster-old", "tuf-1", "in-use.lock-mine", "last_good_release_policy.yaml-1"),
+        *("catalogue.db-backup", "catalogue.db-wal-1", "vault.db.bak", "catalogue", "dvc-store", "-wal", "keys-wal"),
+    ],
+)
+def test_what_is_only_named_like_something_of_ours_is_somebodys(tmp_path: Path, name: str) -> None:
+    home = tmp_path / "home"
+    (home / name).mkdir(parents=True)
+    assert not is_free(home)
+    with pytest.raises(HomeInUseError, match="not a demo's"):
         claim(home)
-    with served_home(home, "voice-pipeline dev"):
-        refused = clean(tmp_path)
-    assert refused.returncode != 0
-    assert f"in use by voice-pipeline dev (process {os.getpid()})" in refused.stderr
-    assert (home / LOCK).exists()
-    assert (home / MARKER).exists() is marked
-    assert clean(tmp_path).returncode == 0
-    assert not home.exists()
+    assert demo_home.main(home) == 1
+    assert (home / name).is_dir()
 
 
-def test_a_home_that_is_cleaned_away_beneath_a_command_is_not_held_by_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its lock would be on a file that is gone, and keep no demo out of the home that is made next."""
+def test_the_files_that_sqlite_keeps_beside_a_database_are_nobodys(tmp_path: Path) -> None:
     home = tmp_path / "home"
+    home.mkdir()
+    for database in ("catalogue.db", "vault.db"):
+        for part in ("-wal", "-shm", "-journal"):
+            (home / (database + part)).touch()
+    assert is_free(home)
     claim(home)
-    real = fcntl.flock
 
-    def overtaken(lock: TextIO, how: int) -> None:
-        monkeypatch.undo()
-        assert demo_home.main(home) == 0
-        real(lock, how)
 
-    monkeypatch.setattr(fcntl, "flock", overtaken)
-    with (
-        pytest.raises(HomeInUseError, match="was removed by `make clean` just now"),
-        served_home(home, "voice-pipeline dev"),
-    ):
+def test_a_lock_that_is_a_link_is_not_written_through(tmp_path: Path) -> None:
+    home, letter = tmp_path / "home", tmp_path / "letter"
+    home.mkdir()
+    letter.write_text("dear")
+    (home / LOCK).symlink_to(letter)
+    with pytest.raises(HomeUnusableError, match=str(home / LOCK)), served_home(home, "voice-pipeline dev"):
         pass
-    claim(home)
+    assert demo_home.main(home) == 1
+    assert letter.read_text() == "dear"
 
 
-def test_a_demos_home_stays_a_demos_while_it_is_cleaned_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A `make clean` that was killed can be run again, and what starts meanwhile is told of it."""
-    home = tmp_path / "home"
-    claim(home)
-    for name in ("blobs", "z", "0"):
-        (home / name).mkdir()
-    real, seen = shutil.rmtree, []
-
-    def watched(path: Path) -> None:
-        seen.append(path.name)
-        assert is_free(home)
-        with pytest.raises(HomeInUseError, match=rf"in use by make clean \(process {os.getpid()}\)"):
-            claim(home)
-        real(path)
-
-    monkeypatch.setattr(shutil, "rmtree", watched)
-    assert demo_home.main(home) == 0
-    assert sorted(seen[:-1]) == ["0", "blobs", "z"]
-    assert seen[-1] == "home"
-    assert not home.exists()
+def served(home: Path) -> None:
+    with served_home(home, "voice-pipeline dev"):
+        pass
 
 
-def test_a_home_that_cannot_be_removed_is_told_of_in_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("act", [claim, served, keep_home])
+def test_a_home_that_the_system_refuses_is_told_by_its_path_and_what_to_do(
+    tmp_path: Path, act: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "home").touch()
-    assert demo_home.main(tmp_path / "home") == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert f"{tmp_path / 'home'} is not removed" in line
-    assert (tmp_path / "home").exists()
+    (tmp_path / "file").touch()
+    (tmp_path / "held" / LOCK).mkdir(parents=True)
+    refused = [(tmp_path / "file", tmp_path / "file"), (tmp_path / "file" / "home", tmp_path / "file" / "home")]
+    refused.append((tmp_path / "held", tmp_path / "held" / LOCK))
+    for home, path in refused:
+        with pytest.raises(HomeUnusableError) as told:
+            act(home)
+        assert f"home {home} cannot be used (" in str(told.value)
+        assert str(path) in str(told.value)
+        assert "choose another home with --home or VOICE_PIPELINE_HOME" in str(told.value)
+        assert "Errno" not in str(told.value)
+        assert demo_home.main(home) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"{home} is not removed" in line
+        assert "Errno" not in line
 
 
-@needs_make
-def test_clean_that_cannot_look_into_a_home_leaves_it(tmp_path: Path) -> None:
-    (tmp_path / ".voice_pipeline").mkdir()
-    refused = clean(tmp_path, binaries=tmp_path / "absent")
-    assert refused.returncode != 0
-    assert "nothing else was removed\n.venv is missing: run `make setup` first" in refused.stderr
-    assert (tmp_path / ".voice_pipeline").exists()
+@pytest.mark.parametrize("act", [claim, keep_home])
+def test_a_marker_that_cannot_be_changed_is_told_of(tmp_path: Path, act: Callable[[Path], None]) -> None:
+    home = tmp_path / "home"
+    (home / MARKER).mkdir(parents=True)
+    with pytest.raises(HomeUnusableError, match=rf"home {home} cannot be used \({home}/.*{MARKER}"):
+        act(home)
 
 
-@needs_make
-@pytest.mark.parametrize(("argument", "told"), [([], "dev"), (["PORT=3001"], "dev --port 3001")])
-def test_the_port_of_the_ui_can_be_chosen(argument: list[str], told: str) -> None:
-    command = ["make", "-C", str(PROJECT_ROOT), "-n", "dev", *argument]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert said.strip().splitlines()[-2 if "Leaving" in said else -1].rstrip().endswith(f"voice-pipeline {told}")
+def test_an_error_of_what_is_done_in_a_home_is_no_error_of_the_home(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), claimed_home(tmp_path / "home", {}):
+        (tmp_path / "absent").read_text()
+    with pytest.raises(FileNotFoundError), served_home(tmp_path / "home", "voice-pipeline dev"):
+        (tmp_path / "absent").read_text()

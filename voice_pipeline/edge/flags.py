@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -25,6 +26,8 @@ from voice_pipeline.store.store import Store
 MODEL_FLAG = "dictation-model"
 MODE_FLAG = "dictation-inference-mode"
 FLAGS = (MODEL_FLAG, MODE_FLAG)
+NO_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Control characters, which telemetry refuses in device ids too, and lone surrogates, which JSON has and UTF-8 not."""
 
 
 async def _raw(request: Request) -> bytes:
@@ -103,8 +106,11 @@ def _evaluation(body: bytes) -> Evaluation:
     device_id = context.get("targetingKey")
     if not isinstance(device_id, str) or not device_id:
         raise BadEvaluationError("TARGETING_KEY_MISSING", "the context needs targetingKey, the device id")
-    told = (str(context.get(name) or "") for name in ("app_version", "device_class"))
-    return Evaluation(device_id, *told)
+    told = [device_id, *(str(context.get(name) or "") for name in ("app_version", "device_class"))]
+    if any(NO_TEXT.search(value) for value in told):
+        why = "targetingKey, app_version and device_class must be text without control characters or lone surrogates"
+        raise BadEvaluationError("INVALID_CONTEXT", why)
+    return Evaluation(*told)
 
 
 def _evaluate(store: Store, modes: InferenceModes, asked: Evaluation) -> dict[str, dict[str, Any]]:

@@ -27,7 +27,7 @@ def release_policy(store: Store) -> ReleasePolicy:
     try:
         stat = path.stat()
         return _cached(path, stat.st_mtime_ns, stat.st_size)
-    except FileNotFoundError:
+    except OSError:
         return load_policy(path, ReleasePolicy)  # raises, naming the file
 
 

@@ -2,7 +2,9 @@
 
 Unknown keys are refused, and what is no number where one belongs (PyYAML takes `yes` for true, and that for 1). So is
 a key that is said twice: YAML (1.2.2, §3.2.1.1) asks for keys that are unique, PyYAML lets the last one win without a
-word. What is wrong is told in the words of the file: the key, what it says, what it may say.
+word; `1` and `"1"` are one key, as they are in JSON. So is a number that YAML 1.1, and PyYAML with it, reads otherwise
+than people do: `1:20` would be 80, `010` would be 8. What is wrong is told in the words of the file: the key, what it
+says, what it may say.
 """
 
 from __future__ import annotations
@@ -22,6 +24,11 @@ from voice_pipeline.schema.base import Record
 
 P = TypeVar("P", bound=Record)
 _MERGE = "tag:yaml.org,2002:merge"
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_PLAIN = re.compile(
+    r"[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)(e[-+]?[0-9]+)?|[-+]?0x[0-9a-f]+|[-+]?\.(inf|nan)", re.IGNORECASE
+)
+"""A number that is the same to YAML 1.1, to 1.2 and to people: not in base 60, 8 or 2, without `_`."""
 _PLAINER = {
     "model_type": "must be keys with values (`key: value`)",
     "dict_type": "must be keys with values (`key: value`)",
@@ -33,12 +40,14 @@ class PolicyError(Exception):
     """A policy file is missing, is no YAML, or says something that the policy model does not allow."""
 
 
-class KeySaidTwiceError(yaml.YAMLError):
-    """One mapping of a YAML file says a key more than once."""
+class AmbiguousYamlError(yaml.YAMLError):
+    """YAML that can be read in two ways: a mapping says a key more than once, or a number is not plain."""
 
 
-class EachKeyOnce(yaml.SafeLoader):
-    """PyYAML's safe loader, which refuses keys that are said twice; one laid over a merged key (`<<`) is not."""
+class StrictLoader(yaml.SafeLoader):
+    """PyYAML's safe loader, which refuses keys that are said twice (one laid over a merged key, `<<`, is not), and
+    numbers that are not plain.
+    """
 
     def get_single_node(self) -> Any:
         node = super().get_single_node()
@@ -46,32 +55,47 @@ class EachKeyOnce(yaml.SafeLoader):
         return node
 
     def _check(self, node: Any, path: tuple[str, ...], seen: set[int]) -> None:
-        """Raises `KeySaidTwiceError`. Before construction, which puts merged keys among a mapping's own."""
+        """Raises `AmbiguousYamlError`. Before construction, which puts merged keys among a mapping's own."""
         if id(node) in seen:  # an alias
             return
         seen.add(id(node))
+        if isinstance(node, yaml.ScalarNode):
+            _check_number(node, path)
         if isinstance(node, yaml.SequenceNode):
             for number, one in enumerate(node.value):
                 self._check(one, (*path, str(number)), seen)
         if isinstance(node, yaml.MappingNode):
             lines: dict[Hashable, int] = {}
             for key, value in node.value:
-                name, line = self._key(key), key.start_mark.line + 1
-                where = (*path, str(getattr(key, "value", "")))
-                if name in lines:
-                    told = f"{'.'.join(where)} is said twice, in lines {lines[name]} and {line}; keep one of them"
-                    raise KeySaidTwiceError(told)
-                lines[name] = line
+                where, line = (*path, str(getattr(key, "value", ""))), key.start_mark.line + 1
+                self._check(key, where, seen)
+                names = self._names(key)
+                if taken := names & lines.keys():
+                    told = f"in lines {lines[taken.pop()]} and {line}; keep one of them"
+                    raise AmbiguousYamlError(f"{'.'.join(where)} is said twice, {told}")
+                lines |= dict.fromkeys(names, line)
                 self._check(value, where, seen)
 
-    def _key(self, node: Any) -> Hashable:
-        """What tells keys apart: the value, so that `1` and `0x1` are one. What is no scalar is refused later."""
+    def _names(self, node: Any) -> set[Hashable]:
+        """What tells keys apart: the value, so that `1` and `0x1` are one, and what JSON makes of it, so that `1` and
+        `"1"` are. What is no scalar is refused later.
+        """
         if not isinstance(node, yaml.ScalarNode):
-            return id(node)
+            return {id(node)}
         if node.tag == _MERGE:
-            return (_MERGE, node.value)
-        value: Hashable = self.construct_object(node)  # type: ignore[no-untyped-call]
-        return value
+            return {(_MERGE, node.value)}
+        value = self.construct_object(node)  # type: ignore[no-untyped-call]
+        return {value, *json.loads(json.dumps({value: 0}, skipkeys=True))}
+
+
+def _check_number(node: yaml.ScalarNode, path: tuple[str, ...]) -> None:
+    """Raises `AmbiguousYamlError`."""
+    if node.tag in _NUMBERS and not _PLAIN.fullmatch(node.value):
+        where, line = ".".join(path) or "the file", node.start_mark.line + 1
+        raise AmbiguousYamlError(
+            f"{where} is {node.value} in line {line} and must be a plain number (no `_`, no `:`, no zero in front) or, "
+            "as a text, stand in quotes"
+        )
 
 
 def load_policy(path: Path, model: type[P]) -> P:
@@ -79,13 +103,17 @@ def load_policy(path: Path, model: type[P]) -> P:
 
     Raises:
         PolicyError: names the file and every key that is wrong, what it says and what it may say; of a key that is
-            said twice, both lines.
+            said twice, both lines; of a file that cannot be read, what to do.
     """
     try:
-        content = json.dumps(yaml.load(path.read_text(), EachKeyOnce), default=_as_text)
-    except KeySaidTwiceError as error:
+        content = json.dumps(yaml.load(path.read_text(), StrictLoader), default=_as_text)
+    except AmbiguousYamlError as error:
         raise PolicyError(f"policy {path.name} is not valid: {error}") from error
-    except (OSError, yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
+    except OSError as error:
+        why = (error.strerror or type(error).__name__).lower()
+        todo = "put a file there that you may read, or name another folder in VOICE_PIPELINE_POLICY_DIR"
+        raise PolicyError(f"policy {path} cannot be read ({why}): {todo}") from error
+    except (yaml.YAMLError, TypeError, ValueError, RecursionError, LookupError, AttributeError) as error:
         raise PolicyError(f"policy {path} cannot be read: {_unreadable(error)}") from error
     return policy_from_json(content, path, model)
 
@@ -114,6 +142,8 @@ def _unreadable(error: Exception) -> str:
     """One line."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
         return f"{error.problem or 'it is no YAML'}, in line {error.problem_mark.line + 1}"
+    if isinstance(error, LookupError | AttributeError):  # of PyYAML's, on `!!bool 7`
+        return "some value is not of the kind that its tag (`!!…`) names"
     return " ".join(str(error).split()) or type(error).__name__
 
 

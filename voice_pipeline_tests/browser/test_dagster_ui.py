@@ -8,9 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ from typing import Any
 import pytest
 
 from voice_pipeline_tests.browser.conftest import CHROMIUM
+from voice_pipeline_tests.browser.webserver import until_it_answers
 
 pytestmark = [
     pytest.mark.browser,
@@ -41,24 +39,12 @@ def ui(story_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
     server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
     url = f"http://127.0.0.1:{port}"
     try:
-        _wait(url, server)
+        until_it_answers(url, server)
         yield url
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait(timeout=60)
         log.close()
-
-
-def _wait(url: str, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 180
-    while time.monotonic() < deadline:
-        assert server.poll() is None, "the webserver ended"
-        try:
-            with urllib.request.urlopen(f"{url}/server_info", timeout=5):
-                return
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            time.sleep(1)
-    pytest.fail("the webserver did not answer within three minutes")
 
 
 def test_the_lineage_shows_all_eight_stages(page: Any, ui: str) -> None:

@@ -36,7 +36,7 @@ AGAIN = (
 )
 RUN = """query($id: ID!) { runOrError(runId: $id) { ... on Run { status eventConnection(limit: 1000) { events {
   __typename ... on ExecutionStepFailureEvent { stepKey error { message causes { message } } } } } } } }"""
-PATIENCE_S = 180
+PATIENCE_S = 240
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def webserver(settings: Settings) -> Iterator[Webserver]:
         environment = {**os.environ, **{name: str(path) for name, path in home.items()}}
         server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=environment)
         try:
-            _wait(f"http://127.0.0.1:{port}", server)
+            until_it_answers(f"http://127.0.0.1:{port}", server)
             yield Webserver(f"http://127.0.0.1:{port}")
         finally:
             os.killpg(server.pid, signal.SIGTERM)
@@ -134,7 +134,8 @@ def _free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def _wait(url: str, server: subprocess.Popen[bytes]) -> None:
+def until_it_answers(url: str, server: subprocess.Popen[bytes]) -> None:
+    """Wait for the web server at `url`, which `server` leads to."""
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         assert server.poll() is None, "the webserver ended"

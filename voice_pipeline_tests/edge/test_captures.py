@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from uuid import uuid4
 
 import pytest
 from fastapi.testclient import TestClient
@@ -83,3 +84,30 @@ def test_an_event_that_is_none_is_named_wrong_and_nothing_is_stored(
 def test_no_claim_in_an_event_makes_the_edge_fail(client: TestClient, field: str, value: object) -> None:
     event = json.loads(capture(1).model_dump_json()) | {field: value}
     assert _post(client, json.dumps(event), tone(1)).status_code in {202, 422}
+
+
+def texts(content: object, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """The way to every text in an event."""
+    if isinstance(content, str):
+        yield path
+    inside = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    for key, value in inside:
+        yield from texts(value, (*path, key))
+
+
+@pytest.mark.parametrize("text", ["phone-\ud800", "phone-\0"])
+def test_no_text_in_an_event_makes_the_edge_or_the_intake_fail(client: TestClient, store: Store, text: str) -> None:
+    """Half a character, which JSON can say and no file holds, and the control character that ends strings in C."""
+    event = json.loads(capture(1).model_dump_json()) | {"model_version": "m-1", "hypothesis": "yes"}
+    taken = 0
+    for number, path in enumerate(texts(event)):
+        changed = json.loads(json.dumps(event | {"event_id": f"event-{number:04d}", "clip_id": str(uuid4())}))
+        changed["consent"] |= {"consent_id": f"consent-{number}", "subject_token": f"token-{number}"}
+        holder = changed
+        for part in path[:-1]:
+            holder = holder[part]
+        holder[path[-1]] = text
+        answer = _post(client, json.dumps(changed), tone(1))
+        assert answer.status_code in {202, 422}
+        taken += answer.status_code == 202
+    assert ingest_day(store, DAY).catalogued == taken

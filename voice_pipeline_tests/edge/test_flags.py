@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,12 @@ def test_an_answer_that_still_holds_is_304_on_both_kinds_of_request(
         (b"{}", "TARGETING_KEY_MISSING"),
         (b'{"context": {"targetingKey": ""}}', "TARGETING_KEY_MISSING"),
         (b'{"context": {"targetingKey": 7}}', "TARGETING_KEY_MISSING"),
+        (b'{"context": {"targetingKey": "phone-\\ud800"}}', "INVALID_CONTEXT"),
+        (b'{"context": {"targetingKey": "phone-\\udfff\\ud83d"}}', "INVALID_CONTEXT"),
+        (b'{"context": {"targetingKey": "phone-\\u0000"}}', "INVALID_CONTEXT"),
+        (b'{"context": {"targetingKey": "phone-1", "app_version": "1.\\udc00"}}', "INVALID_CONTEXT"),
+        (b'{"context": {"targetingKey": "phone-1", "app_version": "1.0\\u0000"}}', "INVALID_CONTEXT"),
+        (b'{"context": {"targetingKey": "phone-1", "device_class": "\\ud800"}}', "INVALID_CONTEXT"),
     ],
 )
 def test_a_request_that_is_none_is_answered_in_the_protocols_terms(
@@ -151,6 +158,14 @@ def test_a_request_that_is_none_is_answered_in_the_protocols_terms(
     answer = client.post(URL + path, content=body)
     assert (answer.status_code, answer.json()["errorCode"]) == (400, code)
     assert answer.json().get("key") == (path.strip("/") or None)
+
+
+@pytest.mark.parametrize("device", ["T\u00e9l\u00e9phone 7", "\u96fb\u8a71", "\U0001f4f1", "d" * 500])
+def test_a_device_id_in_any_script_is_answered(client: TestClient, device: str) -> None:
+    body = asked(device=device)
+    body["context"]["nickname"] = "\ud800"  # a field that is not ours is ignored, whatever it holds
+    for path in ("", f"/{MODEL_FLAG}", f"/{MODE_FLAG}"):
+        assert client.post(URL + path, content=json.dumps(body)).status_code == 200
 
 
 def test_bulk_names_every_flag_once_as_the_single_requests_do(client: TestClient) -> None:

@@ -17,7 +17,7 @@ from voice_pipeline.schema.evaluation_policy import EvaluationPolicy
 from voice_pipeline.schema.inference_policy import InferencePolicy
 from voice_pipeline.schema.labeling_policy import LabelingPolicy
 from voice_pipeline.schema.monitoring_policy import MonitoringPolicy
-from voice_pipeline.schema.policy_file import EachKeyOnce, PolicyError, load_policy
+from voice_pipeline.schema.policy_file import PolicyError, StrictLoader, load_policy
 from voice_pipeline.schema.release_policy import ReleasePolicy
 from voice_pipeline.schema.retrain_policy import RetrainPolicy
 from voice_pipeline.settings import PROJECT_ROOT
@@ -88,10 +88,17 @@ def test_both_lines_are_named(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("text", ["{a: 1, 'a': 2}", "{1: a, 0x1: b}", "{yes: a, true: b}", "? a\n: 1\n? a\n: 2\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{a: 1, 'a': 2}", "{1: a, 0x1: b}", "{1: a, 1.0: b}", "{1: a, true: b}", "{yes: a, true: b}"),
+        *("{1: a, '1': b}", "{'1': a, 0x1: b}", "{1.5: a, '1.5': b}", "{yes: a, 'true': b}", "{~: a, 'null': b}"),
+        *("? a\n: 1\n? a\n: 2\n", "deep: [{1: a, '1': b}]"),
+    ],
+)
 def test_a_key_is_the_same_however_it_is_written(text: str) -> None:
     with pytest.raises(yaml.YAMLError, match="said twice"):
-        yaml.load(text, EachKeyOnce)
+        yaml.load(text, StrictLoader)
 
 
 @pytest.mark.parametrize(
@@ -101,17 +108,22 @@ def test_a_key_is_the_same_however_it_is_written(text: str) -> None:
         "base: &b {a: 1}\nmid: {deep: &m {<<: *b, a: 2}}\nlast: {<<: *m, a: 3}",
         "one: &o {a: 1}\ntwo: &t {a: 2}\nboth: {<<: [*o, *t]}",
         "one: &o {a: 1}\ntwo: *o\nthree: [*o, *o]",
-        "{1: a, '1': b}",
+        "{1: a, '01': b, '1.0': c, 'True': d, '': e}",
         "{a: {x: 1}, b: {x: 1}}",
     ],
 )
 def test_merging_and_aliases_say_no_key_twice(text: str) -> None:
-    assert yaml.load(text, EachKeyOnce) == yaml.safe_load(text)
+    assert yaml.load(text, StrictLoader) == yaml.safe_load(text)
 
 
+def one_name_each(mapping: dict[Any, Any]) -> bool:
+    return len({str(key) for key in mapping}) == len(mapping)
+
+
+KEYS = st.text(max_size=4) | st.integers()
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8) | st.dates(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4) | st.integers(), inner, max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3).filter(one_name_each),
     max_leaves=12,
 )
 
@@ -120,7 +132,59 @@ PLAIN = st.recursive(
 @given(PLAIN)
 def test_what_says_each_key_once_is_read_as_by_pyyaml(content: Any) -> None:
     text = yaml.safe_dump(content)
-    assert yaml.load(text, EachKeyOnce) == yaml.safe_load(text)
+    assert yaml.load(text, StrictLoader) == yaml.safe_load(text)
+
+
+UNCLEAR = ["1:20", "190:20:30", "1:20.5", "1_000", "1_0.5", "0_1", "010", "007", "-010", "01.5", "0b11", "0x_1"]
+
+
+@pytest.mark.parametrize("number", UNCLEAR)
+def test_a_number_that_is_another_one_than_it_looks_like_is_refused_wherever_it_stands(
+    tmp_path: Path, number: str
+) -> None:
+    """YAML 1.1 has 1:20 as 80 (base 60), 010 as 8."""
+    text = (FOLDER / "release.yaml").read_text()
+    (told,) = {problem(tmp_path, f"lease_seconds: {number}"), problem(tmp_path, f"lease_seconds: !!int '{number}'")}
+    assert told.startswith(
+        f"policy some.yaml is not valid: lease_seconds is {number} in line 1 and must be a plain number"
+    )
+    assert "\n" not in told
+    key = problem(tmp_path, f"{text}\nspeed:\n  - {{{number}: 1}}\n")
+    assert f"speed.0.{number} is {number} in line {len(text.splitlines()) + 3} and must be" in key
+    assert f"lease_seconds is '{number}' and must be a valid integer" in problem(tmp_path, f"lease_seconds: '{number}'")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *(("0", 0), ("-7", -7), ("+7", 7), ("0x1F", 31), ("0.05", 0.05), ("1.", 1.0), (".5", 0.5), ("1.0e-05", 1e-05)),
+        *(("'1:20'", "1:20"), ("!!str 010", "010"), ("1.2.3", "1.2.3"), ("10:00am", "10:00am"), ("12-34", "12-34")),
+    ],
+)
+def test_plain_numbers_and_texts_are_read_as_they_look(text: str, value: object) -> None:
+    assert yaml.load(f"[{text}]", StrictLoader) == [value]
+
+
+@pytest.mark.parametrize("text", ["!!bool 7", "!!int ''", "!!float ''", "!!timestamp soon", "!!null 7", "!!int half"])
+def test_a_tag_on_what_is_of_another_kind_is_told_in_one_line(tmp_path: Path, text: str) -> None:
+    told = problem(tmp_path, f"lease_seconds: {text}")
+    assert told.startswith("policy ")
+    assert "\n" not in told
+
+
+def test_a_file_that_cannot_be_read_is_told_by_its_path_and_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "folder.yaml").mkdir()
+    (tmp_path / "file").touch()
+    for path, why in (
+        (tmp_path / "absent.yaml", "no such file or directory"),
+        (tmp_path / "folder.yaml", "is a directory"),
+        (tmp_path / "file" / "release.yaml", "not a directory"),
+    ):
+        with pytest.raises(PolicyError) as told:
+            load_policy(path, ReleasePolicy)
+        assert str(told.value).startswith(f"policy {path} cannot be read ({why}): put a file there that you may read")
+        assert "VOICE_PIPELINE_POLICY_DIR" in str(told.value)
+        assert "Errno" not in str(told.value)
 
 
 def test_nothing_is_run(tmp_path: Path) -> None:
