@@ -26,12 +26,12 @@ def list_people(home: Home = None) -> None:
     """The people who are enrolled, with their role and the fingerprint of their key; what nobody of them may do."""
     from voice_pipeline.release.people.enrolment import key_here
     from voice_pipeline.release.people.roll import roll_of
-    from voice_pipeline.release.people.staffing import gaps
+    from voice_pipeline.release.people.staffing import changed_by_who_may_not, gaps
     from voice_pipeline.release.policy import standing_policy
 
     store = existing_store(home)
     store.ledger.verify()
-    roll = roll_of(store)
+    roll, policy = roll_of(store), standing_policy(store).policy
     rows = [
         (
             *(person.name, person.role, person.fingerprint[:SHORT], to_the_second(person.enrolled_at)),
@@ -40,7 +40,8 @@ def list_people(home: Home = None) -> None:
         for person in roll.here
     ]
     print_table(("name", "role", "fingerprint", "enrolled at", "private key"), rows)
-    for line in (*roll.founded_anew, *roll.refused, *gaps(standing_policy(store).policy, roll.here)):
+    told = (*roll.founded_anew, *roll.refused, *changed_by_who_may_not(store, policy), *gaps(policy, roll.here))
+    for line in told:
         typer.echo(line)
 
 
@@ -55,11 +56,15 @@ def add(
 ) -> None:
     """Enrol a person; what they sign counts from now on, as far as the policy lets them."""
     from voice_pipeline.release.people.enrolment import enrol, person_key
+    from voice_pipeline.release.people.staffing import unnamed
+    from voice_pipeline.release.policy import standing_policy
 
     store, given = existing_store(home), public_key.read_bytes() if public_key else None
     person, path = enrol(store, name, role, given, person_key(store, by, key) if by else None)
     _tell(store)
     _tell_key(person.name, path)
+    if told := unnamed(standing_policy(store).policy, person.name, person.role):
+        typer.echo(told)
 
 
 @app.command()
@@ -70,12 +75,19 @@ def remove(
     home: Home = None,
 ) -> None:
     """Remove a person: nothing they sign counts any more, nor what waits or was overridden in their name."""
-    from voice_pipeline.release.people.enrolment import person_key
+    from voice_pipeline.release.people.decisions import waiting_of
+    from voice_pipeline.release.people.enrolment import key_file, person_key
     from voice_pipeline.release.people.enrolment import remove as strike
 
     store = existing_store(home)
+    waited = waiting_of(store, name)
     strike(store, name, person_key(store, by, key))
     _tell(store)
+    for signed in waited:
+        typer.echo(f"waited, and counts no more: {signed.statement.release_id}: {signed.said}")
+    typer.echo(f"nor do overrides and readmissions count that {name} signed; others may sign them again")
+    if (path := key_file(store, name)).exists():
+        typer.echo(f"the private key is still there, and signs nothing that counts: {path}; delete it")
 
 
 @app.command("found-anew")

@@ -26,7 +26,7 @@ LIVE = "live"
 EVIDENCE = {Decision.OVERRIDE: "gate {gate} overridden", Decision.READMIT: "readmitted"}
 """Decisions that are no transition of their release."""
 AT_ONCE = "in force now, no sensor is needed"
-BY_SENSOR = "signed and stored; rollout_sensor acts on it at its next tick (every 30 s)"
+BY_SENSOR = "signed and stored; rollout_sensor acts on it at its next tick (every 30 s, where `make dev` runs)"
 
 Release = Annotated[str, typer.Argument(help="Id of a release; `live` is the one in production")]
 ReleaseOrModel = Annotated[str, typer.Argument(help="Id of a release, `live`, or a model version")]
@@ -113,7 +113,10 @@ def readmit(release: Release, name: As, reason: Reason, key: Key = None, home: H
     store = existing_store(home)
     signed = let_in(store, _named(store, release), person_key(store, name, key), reason)
     typer.echo(f"{signed.decision_id}: {signed.statement.release_id} readmitted; signed")
-    typer.echo("signed_bundle_sensor registers it as the next release of its model at its next tick (every 30 s)")
+    typer.echo(
+        "signed_bundle_sensor registers it as the next release of its model at its next tick (every 30 s, where "
+        "`make dev` runs)"
+    )
     _standing_policy(store)
 
 
@@ -136,7 +139,7 @@ def override(
     typer.echo(
         f"it still fails: {', '.join(failing)}"
         if failing
-        else "the sensors register it, or let it go on, at their next tick"
+        else "the sensors register it, or let it go on, at their next tick (every 30 s, where `make dev` runs)"
     )
     _standing_policy(store)
 
@@ -145,6 +148,7 @@ def override(
 def history(release_id: ReleaseOrModel, chart: Chart = None, home: Home = None) -> None:
     """All transitions and signed overrides of one release; of a model version, those of each of its releases."""
     from voice_pipeline.release.people.decisions import signed_decisions
+    from voice_pipeline.store.errors import LedgerBrokenError
     from voice_pipeline.store.releases import release_views
 
     store = existing_store(home)
@@ -168,6 +172,10 @@ def history(release_id: ReleaseOrModel, chart: Chart = None, home: Home = None) 
             typer.echo(f"{to_the_second(entry.at)}  {what}  by {entry.actor}: {entry.reason}")
     if chart is not None:
         _draw(store, views, chart)
+    try:
+        store.ledger.verify()
+    except LedgerBrokenError as broken:  # all the same, this is when a history is looked at
+        typer.echo(f"voice-pipeline: do not rely on this history: {broken}", err=True)
 
 
 @app.command()
@@ -184,10 +192,20 @@ def verify(found_checkpoint: Found = False, home: Home = None) -> None:
     (decided, unsigned), roll = unsigned_decisions(store), roll_of(store)
     counted = f"{roll.lines - len(roll.refused)} of {roll.lines} lines about people count"
     typer.echo(f"{lines} ledger lines verify; {decided - len(unsigned)} of {decided} decisions are signed; {counted}")
-    for told in roll.founded_anew:
+    for told in (*roll.founded_anew, *_changed_by_who_may_not(store)):
         typer.echo(told)
     if unsigned or roll.refused:
         raise InputError("; ".join([*unsigned, *roll.refused]))
+
+
+def _changed_by_who_may_not(store: "Store") -> list[str]:
+    from voice_pipeline.release.people.staffing import changed_by_who_may_not
+    from voice_pipeline.schema.policy_file import PolicyError
+
+    try:
+        return changed_by_who_may_not(store, _standing_policy(store))
+    except PolicyError as problem:
+        return [f"whether all who changed the people may do so, only a policy says: {problem}"]
 
 
 def _found(store: "Store") -> None:

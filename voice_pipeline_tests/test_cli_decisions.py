@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from sqlalchemy import update
 
 from voice_pipeline.release.controller import tick
 from voice_pipeline.release.people.enrolment import key_file
@@ -16,6 +17,7 @@ from voice_pipeline.schema.release import ReleaseState as S
 from voice_pipeline.settings import PROJECT_ROOT
 from voice_pipeline.store.clock import ManualClock
 from voice_pipeline.store.releases import live
+from voice_pipeline.store.tables import ledger
 from voice_pipeline_tests.command_line import Shell, run
 from voice_pipeline_tests.release.conftest import SMALL_FLEET
 from voice_pipeline_tests.release.test_controller import in_stage
@@ -67,6 +69,32 @@ def test_a_first_model_is_signed_off_taken_back_and_all_of_it_verifies(shell: Wo
     assert "2 of 2 decisions are signed; 1 of 1 lines about people count" in shell.ok("verify")
     assert "no release is live" in shell.refused(*shell.decide("rollback", "live"))
     assert "rollback by demo: because" in shell.ok("history", first)
+
+
+def test_a_history_on_a_ledger_that_is_broken_elsewhere_is_shown_with_a_warning(shell: WorldShell) -> None:
+    first = shell.world.register(shell.world.model(0.2)).release_id
+    whole = shell.ok("history", first)
+    assert run(shell.monkeypatch, "release", "history", first) == 0
+    assert "do not rely" not in shell.capsys.readouterr().err
+    line = shell.store.ledger.append("export", "m-1", {}, "somebody")
+    with shell.store.database.write() as connection:
+        connection.execute(update(ledger).where(ledger.c.seq == line.seq).values(subject="m-2"))
+    assert run(shell.monkeypatch, "release", "history", first) == 0
+    told = shell.capsys.readouterr()
+    assert told.out == whole
+    assert f"do not rely on this history: ledger line {line.seq} was changed" in told.err
+
+
+def test_what_waits_of_somebody_falls_with_them_and_their_key_is_named(shell: WorldShell) -> None:
+    first = shell.world.register(shell.world.model(0.2)).release_id
+    for name in ("ann", "bob"):
+        shell.ok("people", "add", name, "--role", "release-manager", *(("--as", "ann") if name == "bob" else ()))
+    shell.ok(*shell.decide("approve", first, "bob"))
+    told = shell.ok("people", "remove", "bob", "--as", "ann")
+    assert f"waited, and counts no more: {first}: approve by bob: because\n" in told
+    assert f"signs nothing that counts: {key_file(shell.world.store, 'bob')}; delete it" in told
+    shell.world.settle()
+    assert shell.world.view(first.removesuffix("-r1")).state is S.AWAITING_SIGN_OFF
 
 
 def test_a_rollout_is_held_at_once_and_says_who_may_resume_it(shell: WorldShell) -> None:

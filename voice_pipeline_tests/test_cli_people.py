@@ -154,6 +154,28 @@ def test_who_enrolled_himself_past_the_commands_is_found_by_verify_and_told_of(s
     assert [person.name for person in enrolled(shell.store)] == ["ann", "bob"]
 
 
+def test_who_was_enrolled_by_somebody_who_may_not_is_named_by_verify_and_list(shell: Shell) -> None:
+    """The roll takes any signature that counts; whether the policy lets them, these two say."""
+    shell.ok("people", "add", "ann", *MANAGER)
+    shell.ok("people", "add", "bob", *MANAGER, "--as", "ann")
+    assert "by policy/release.yaml as it is" not in shell.ok("verify") + shell.ok("people", "list")
+    path = shell.store.settings.policy_dir / FILE_NAME
+    policy = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump(policy | {"people": ["bob"]}))
+    told = "by policy/release.yaml as it is: bob enrolled as release-manager by ann (release-manager), who may not: "
+    assert told in shell.ok("verify")
+    assert told in shell.ok("people", "list")
+
+
+def test_a_role_that_the_policy_does_not_know_is_told_of(shell: Shell) -> None:
+    shell.ok("people", "add", "ann", *MANAGER)
+    told = shell.ok("people", "add", "bob", "--role", "release-manger", "--as", "ann")
+    assert "policy/release.yaml names neither bob nor release-manger, so bob may do what anyone enrolled may: " in told
+    assert "hold, reject, rollback; it names demo, release-manager" in told
+    assert "names neither" not in shell.ok("people", "add", "demo", "--role", "speech", "--as", "ann")
+    assert "names neither" not in shell.ok("people", "add", "cleo", *MANAGER, "--as", "ann")
+
+
 def test_list_says_what_of_the_policy_nobody_may_do(shell: Shell) -> None:
     shell.ok("people", "add", "ann", *MANAGER)
     shell.ok("people", "add", "bob", *MANAGER, "--as", "ann")

@@ -39,7 +39,7 @@ def carry_out_decisions(store: Store, policy: ReleasePolicy) -> tuple[list[str],
     """Act on waiting decisions except approvals, which `controller.advance` carries out; what no longer fits lapses.
 
     Returns:
-        The ids of the releases about which something was carried out or lapsed, and notes about what was refused.
+        The ids of the releases about which something was carried out or lapsed, and notes about what was not.
 
     Raises:
         LedgerConflictError: another controller was first; what was done stays done.
@@ -58,7 +58,7 @@ def carry_out_decisions(store: Store, policy: ReleasePolicy) -> tuple[list[str],
             continue
         step = _step(view, signed)
         if step is None:
-            _lapse(store, signed, view, head)
+            notes.append(_lapse(store, signed, view, head))
         else:
             write_steps(store, head, views, [step], policy.digest, signed.actor, [signed.decision_id])
         done.append(view.release_id)
@@ -145,20 +145,24 @@ def _moved(view: ReleaseView, signed: SignedDecision) -> bool:
     return view.transitions[-1].seq != signed.statement.seen_seq
 
 
-def _lapse(store: Store, signed: SignedDecision, view: ReleaseView, head: int) -> None:
+def _lapse(store: Store, signed: SignedDecision, view: ReleaseView, head: int) -> str:
+    """Write down and tell people, once, that a decision came too late for its release."""
     payload = {
         "decision_id": signed.decision_id,
         "decision": signed.statement.decision.value,
         "state": view.state.value,
     }
+    told = f"{view.release_id} is {view.state} ({view.transitions[-1].reason}); this came too late: {signed.said}"
+    raise_alert(store, {"decision_id": signed.decision_id, "event": LAPSED}, "a decision was not carried out", told)
     _close(store, LAPSED, signed.decision_id, view.release_id, payload, head)
+    return told
 
 
 def _refuse(store: Store, queued: QueuedDecision, head: int, problem: str) -> str:
     """Write down and tell people, once, that a row of the queue counts for nothing."""
     payload = {"decision_id": str(queued.decision_id), "reason": problem}
-    _close(store, REFUSED, queued.decision_id, str(queued.release_id), payload, head)
     raise_alert(store, {"decision_id": payload["decision_id"], "event": REFUSED}, "a decision was refused", problem)
+    _close(store, REFUSED, queued.decision_id, str(queued.release_id), payload, head)
     return problem
 
 

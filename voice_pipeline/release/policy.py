@@ -59,7 +59,9 @@ def _last_good(kept: Path, problem: PolicyError) -> ReleasePolicy:
     """What `_keep` wrote: JSON, which is no YAML where a number is as small as 1e-05."""
     try:
         return policy_from_json(kept.read_text(), kept, ReleasePolicy)
-    except (OSError, ValueError, PolicyError) as none:
+    except OSError as none:
+        raise PolicyError(f"{problem}; mend it, there is no last good policy to go on with ({kept})") from none
+    except (ValueError, PolicyError) as none:
         raise PolicyError(f"{problem}; mend it, there is no last good policy to go on with: {none}") from problem
 
 

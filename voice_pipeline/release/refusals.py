@@ -16,7 +16,7 @@ from voice_pipeline.release.gates.evidence import (
     stored_verdicts,
 )
 from voice_pipeline.release.machine import TRANSITIONS, check_step, step_of
-from voice_pipeline.release.people.decisions import approval_of
+from voice_pipeline.release.people.decisions import approval_of, waiting_rejection
 from voice_pipeline.schema.release import Outcome
 from voice_pipeline.schema.release import ReleaseState as S
 from voice_pipeline.schema.release_policy import STAGES, ReleasePolicy
@@ -54,6 +54,8 @@ def refusals(
     reasons = gate_problems(store, policy, view.bundle_digest, live.bundle_digest if live else "")
     problem = integrity_problem(store, view.model_version, view.bundle_digest)
     reasons += [problem] if problem else []
+    rejection = waiting_rejection(store, policy, view)
+    reasons += [f"rollout_sensor has to carry out first: {rejection.said}"] if rejection else []
     reasons += _sign_off_problem(store, policy, view)
     if view.state in STAGES:
         reasons += _stage_problem(store, policy, view, live)
@@ -74,7 +76,8 @@ def _sign_off_problem(store: Store, policy: ReleasePolicy, view: ReleaseView) ->
     back = f"voice-pipeline release rollback {view.release_id} --as NAME --reason WHY"
     return [
         f"gate {gate} asks for a sign-off that never was, and no rollout is signed off on its way: roll it back "
-        f"(`{back}`) and ask for the next model (`voice-pipeline training request`), which a person signs off first"
+        f"(`{back}`), and ask for the next model (`voice-pipeline training request`) or readmit this one "
+        "(`voice-pipeline release readmit`); a person then signs off first"
         for gate in sorted(asking)
     ]
 

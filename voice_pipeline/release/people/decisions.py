@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import copy
 import secrets
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -204,17 +206,29 @@ def pending_decisions(store: Store) -> list[QueuedDecision]:
 
 def waiting_decision(store: Store, policy: ReleasePolicy, view: ReleaseView) -> SignedDecision | None:
     """The newest decision about a release that waits for the sensor and that it will carry out; None without one."""
-    found = None
+    last = view.transitions[-1].seq
+    fit = [signed for signed in _waiting(store, policy, view) if signed.statement.seen_seq == last]
+    return fit[-1] if fit else None
+
+
+def waiting_rejection(store: Store, policy: ReleasePolicy, view: ReleaseView) -> SignedDecision | None:
+    """A rejection that waits for the sensor, whatever the release did since; None without one."""
+    rejections = (one for one in _waiting(store, policy, view) if one.statement.decision is Decision.REJECT)
+    return next(rejections, None)
+
+
+def waiting_of(store: Store, name: str) -> list[SignedDecision]:
+    """What a person signed that waits for the sensor."""
+    policy, views = standing_policy(store).policy, releases_at_head(store)[1]
+    return [signed for view in views for signed in _waiting(store, policy, view) if signed.actor == name]
+
+
+def _waiting(store: Store, policy: ReleasePolicy, view: ReleaseView) -> Iterator[SignedDecision]:
+    """What waits for the sensor about a release and verifies, oldest first."""
     for queued in pending_decisions(store):
-        if queued.release_id != view.release_id:
-            continue
-        try:
-            signed = queued_decision(store, policy, queued, view)
-        except UnverifiedDecisionError:
-            continue  # the tick tells people of it
-        if signed.statement.seen_seq == view.transitions[-1].seq:
-            found = signed
-    return found
+        if queued.release_id == view.release_id:
+            with suppress(UnverifiedDecisionError):  # the tick tells people of it
+                yield queued_decision(store, policy, queued, view)
 
 
 def queued_decision(
@@ -313,8 +327,9 @@ def _check(store: Store, policy: ReleasePolicy, view: ReleaseView, statement: De
         named = ", ".join(policy.named(decision, statement.gate)) or "nobody"
         raise DecisionRefusedError(f"{name} ({person.role}) may not {what} releases; policy/release.yaml names {named}")
     if view.state not in FITS[decision]:
-        fits = ", ".join(sorted(FITS[decision]))
-        raise DecisionRefusedError(f"release {view.release_id} is {view.state}; {decision} fits only {fits}")
+        fits, now = ", ".join(sorted(FITS[decision])), [other for other in Decision if view.state in FITS[other]]
+        instead = f"what can be decided now: {', '.join(now)}" if now else "nothing can be decided about it any more"
+        raise DecisionRefusedError(f"release {view.release_id} is {view.state}; {decision} fits only {fits}; {instead}")
 
 
 def _stop(view: ReleaseView, views: list[ReleaseView], signed: SignedDecision) -> list[Step]:

@@ -9,11 +9,14 @@ from sqlalchemy import select
 from voice_pipeline.release.people.roll import Person, Roll
 from voice_pipeline.schema.canonical import digest
 from voice_pipeline.schema.release import Decision, PersonEvent
-from voice_pipeline.schema.release_policy import ReleasePolicy
+from voice_pipeline.schema.release_policy import ANYONE, ReleasePolicy
 from voice_pipeline.store.alerts import raise_alert
 from voice_pipeline.store.ledger import LedgerLine
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import alerts
+
+MAY_NOT = "who may decide about releases was changed by somebody who may not"
+"""Title of an alert."""
 
 
 def gaps(policy: ReleasePolicy, people: Sequence[Person]) -> list[str]:
@@ -26,17 +29,51 @@ def tell_untold(store: Store, policy: ReleasePolicy) -> list[str]:
     hash: its number can come again in a catalogue that was restored. Lines are told of in order, so that of the last
     one says whether there is news at all; a tick without news costs no signature.
     """
-    told, roll = [], Roll()
-    lines = sorted((line for kind in PersonEvent for line in store.ledger.lines(kind=kind)), key=lambda line: line.seq)
+    told, lines = [], _lines(store)
     if not lines or _is_told(store, lines[-1]):
         return []
-    for line in lines:
-        before, roll = roll, roll.after(line)
+    for line, title, body in _each(lines, policy):
         if not _is_told(store, line):
-            title, body = _news(line, before, roll, policy)
             raise_alert(store, _cause(line), title, body)
             told.append(body)
     return told
+
+
+def unnamed(policy: ReleasePolicy, name: str, role: str) -> str:
+    """What to know about an enrolled person whom the policy names nowhere; "" of one whom it does."""
+    lists = [*policy.authority.values(), *policy.overrides.values(), policy.people]
+    words = {word for named in lists for word in named} - {ANYONE}
+    if {name, role} & words:
+        return ""
+    anyones = ", ".join(decision for decision, named in policy.authority.items() if ANYONE in named) or "nothing"
+    return (
+        f"policy/release.yaml names neither {name} nor {role}, so {name} may do what anyone enrolled may: {anyones}; "
+        f"it names {', '.join(sorted(words)) or 'nobody'}"
+    )
+
+
+def changed_by_who_may_not(store: Store, policy: ReleasePolicy) -> list[str]:
+    """What people changed about the roll who, by the policy as it is now, may not: the roll itself asks for a signature
+    of somebody who counts, no more, since no ledger line says what the policy was.
+    """
+    return [
+        f"by policy/release.yaml as it is: {body}"
+        for _, title, body in _each(_lines(store), policy)
+        if title == MAY_NOT
+    ]
+
+
+def _lines(store: Store) -> list[LedgerLine]:
+    lines = (line for kind in PersonEvent for line in store.ledger.lines(kind=kind))
+    return sorted(lines, key=lambda line: line.seq)
+
+
+def _each(lines: Sequence[LedgerLine], policy: ReleasePolicy) -> Iterator[tuple[LedgerLine, str, str]]:
+    """Each line with title and text of its alert."""
+    roll = Roll()
+    for line in lines:
+        before, roll = roll, roll.after(line)
+        yield line, *_news(line, before, roll, policy)
 
 
 def _cause(line: LedgerLine) -> dict[str, str]:
@@ -84,7 +121,7 @@ def _news(line: LedgerLine, before: Roll, after: Roll, policy: ReleasePolicy) ->
     if signer:
         by = f"by {signer.name}"
         if line.subject != signer.name and not policy.may_enrol(signer.name, signer.role):
-            title = "who may decide about releases was changed by somebody who may not"
+            title = MAY_NOT
             by += f" ({signer.role}), who may not: policy/release.yaml names {', '.join(policy.people)}"
     if line.kind == PersonEvent.REMOVED:
         return title, f"{line.subject} removed {by}; key {line.payload['fingerprint'][:16]} counts no more"

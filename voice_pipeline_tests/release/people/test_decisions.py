@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from voice_pipeline.release.controller import advance, tick
-from voice_pipeline.release.errors import DecisionRefusedError, UnknownReleaseError
+from voice_pipeline.release.errors import DecisionRefusedError, ReleaseRefusedError, UnknownReleaseError
 from voice_pipeline.release.people.decisions import pending_decisions, record_decision
 from voice_pipeline.schema.monitoring import IncidentKind
 from voice_pipeline.schema.release import Decision
@@ -75,6 +75,64 @@ def test_a_rejected_candidate_stays_rejected(small: World) -> None:
     small.settle()
     assert small.view(model).state is S.REJECTED
     assert small.register(model).state is S.REJECTED
+
+
+@pytest.mark.parametrize("approved", [False, True])
+def test_a_rejection_that_waits_is_not_overtaken_by_a_run_in_flight(small: World, approved: bool) -> None:
+    """Two people decided; the run that the first one's word, or the gates, made due comes before the sensor's tick."""
+    if not approved:
+        small.bootstrap(small.model(0.3))
+    model = small.model(0.2)
+    view = small.register(model)
+    to_state = S.PRODUCTION if approved else S.SHADOW
+    if approved:
+        record_decision(small.store, view.release_id, Decision.APPROVE, small.person(), "first model")
+    due = [step.to_state for step in tick(small.store, small.policy).due]
+    assert due == [to_state]
+    record_decision(small.store, view.release_id, Decision.REJECT, small.person("ann"), "wrong data")
+    with pytest.raises(ReleaseRefusedError, match="has to carry out first: reject by ann: wrong data"):
+        advance(small.store, small.policy, model, to_state)
+    assert tick(small.store, small.policy).decided == (view.release_id,)
+    assert small.view(model).state is S.REJECTED
+
+
+def test_a_rejection_of_who_may_not_any_more_holds_nothing_up(small: World) -> None:
+    small.bootstrap(small.model(0.3))
+    model = small.model(0.2)
+    view = small.register(model)
+    record_decision(small.store, view.release_id, Decision.REJECT, small.person("ann"), "wrong data")
+    small.removes("ann")
+    assert advance(small.store, small.policy, model, S.SHADOW).state is S.SHADOW
+
+
+def test_a_decision_that_came_too_late_is_told_of_once(small: World) -> None:
+    """Resumed, but before the sensor's tick somebody rolled it back."""
+    model = in_stage(small, S.SHADOW)
+    release_id = small.view(model).release_id
+    record_decision(small.store, release_id, Decision.HOLD, small.person(), "look closer")
+    record_decision(small.store, release_id, Decision.RESUME, small.person(), "fine")
+    record_decision(small.store, release_id, Decision.ROLLBACK, small.person("ann"), "not fine")
+    (note, *_) = tick(small.store, small.policy).notes
+    assert note.startswith(
+        f"{release_id} is rolled_back (rollback by ann: not fine); this came too late: resume by demo"
+    )
+    tick(small.store, small.policy)
+    assert small.alerts("a decision was not carried out") == [note]
+    (line,) = small.store.ledger.lines(kind="decision_lapsed")
+    assert line.payload["decision"] == "resume"
+    assert pending_decisions(small.store) == []
+
+
+def test_a_decision_that_does_not_fit_says_what_can_be_decided(small: World) -> None:
+    view = small.register(small.model(0.2))
+    with pytest.raises(DecisionRefusedError, match="what can be decided now: approve, reject, override"):
+        record_decision(small.store, view.release_id, Decision.HOLD, small.person(), "wait")
+    record_decision(small.store, view.release_id, Decision.APPROVE, small.person(), "go")
+    small.settle()
+    with pytest.raises(
+        DecisionRefusedError, match=r"is production; hold fits only .*; what can be decided now: rollback"
+    ):
+        record_decision(small.store, view.release_id, Decision.HOLD, small.person(), "wait")
 
 
 def test_an_approval_given_before_the_last_judgement_lapses(small: World) -> None:
