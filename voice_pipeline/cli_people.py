@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from voice_pipeline.cli_home import Home, existing_store
+from voice_pipeline.cli_input import InputError
 from voice_pipeline.cli_table import print_table, to_the_second
 
 app = typer.Typer(no_args_is_help=True)
@@ -31,7 +32,7 @@ def list_people(home: Home = None) -> None:
 
     store = existing_store(home)
     store.ledger.verify()
-    roll, policy = roll_of(store), standing_policy(store).policy
+    roll = roll_of(store)
     rows = [
         (
             *(person.name, person.role, person.fingerprint[:SHORT], to_the_second(person.enrolled_at)),
@@ -40,6 +41,7 @@ def list_people(home: Home = None) -> None:
         for person in roll.here
     ]
     print_table(("name", "role", "fingerprint", "enrolled at", "private key"), rows)
+    policy = standing_policy(store).policy
     told = (*roll.founded_anew, *roll.refused, *changed_by_who_may_not(store, policy), *gaps(policy, roll.here))
     for line in told:
         typer.echo(line)
@@ -59,7 +61,7 @@ def add(
     from voice_pipeline.release.people.staffing import unnamed
     from voice_pipeline.release.policy import standing_policy
 
-    store, given = existing_store(home), public_key.read_bytes() if public_key else None
+    store, given = existing_store(home), _read(public_key)
     person, path = enrol(store, name, role, given, person_key(store, by, key) if by else None)
     _tell(store)
     _tell_key(person.name, path)
@@ -76,18 +78,18 @@ def remove(
 ) -> None:
     """Remove a person: nothing they sign counts any more, nor what waits or was overridden in their name."""
     from voice_pipeline.release.people.decisions import waiting_of
-    from voice_pipeline.release.people.enrolment import key_file, person_key
+    from voice_pipeline.release.people.enrolment import key_here, person_key
     from voice_pipeline.release.people.enrolment import remove as strike
 
     store = existing_store(home)
     waited = waiting_of(store, name)
-    strike(store, name, person_key(store, by, key))
+    gone = strike(store, name, person_key(store, by, key))
     _tell(store)
     for signed in waited:
         typer.echo(f"waited, and counts no more: {signed.statement.release_id}: {signed.said}")
     typer.echo(f"nor do overrides and readmissions count that {name} signed; others may sign them again")
-    if (path := key_file(store, name)).exists():
-        typer.echo(f"the private key is still there, and signs nothing that counts: {path}; delete it")
+    if path := key_here(store, gone):
+        typer.echo(f"their private key is still there, and signs nothing that counts: {path}; delete it")
 
 
 @app.command("found-anew")
@@ -101,10 +103,25 @@ def found_people_anew(
     """All keys that may enrol are lost: remove everybody and begin again with one person. Nobody signs for it."""
     from voice_pipeline.release.people.enrolment import found_anew
 
-    store, given = existing_store(home), public_key.read_bytes() if public_key else None
+    store, given = existing_store(home), _read(public_key)
     person, path = found_anew(store, name, role, reason, given)
     _tell(store)
     _tell_key(person.name, path)
+
+
+def _read(public_key: Path | None) -> bytes | None:
+    """Raises:
+    InputError: there is no such file, or it cannot be read.
+    """
+    from voice_pipeline.release.people.keys import plainly
+
+    try:
+        return public_key.read_bytes() if public_key else None
+    except OSError as error:
+        raise InputError(
+            f"--public-key {public_key} cannot be read ({plainly(error)}); name the PEM file of the public half, or "
+            "leave it out, and a key pair is made here"
+        ) from error
 
 
 def _tell(store: Any) -> None:

@@ -26,7 +26,8 @@ LIVE = "live"
 EVIDENCE = {Decision.OVERRIDE: "gate {gate} overridden", Decision.READMIT: "readmitted"}
 """Decisions that are no transition of their release."""
 AT_ONCE = "in force now, no sensor is needed"
-BY_SENSOR = "signed and stored; rollout_sensor acts on it at its next tick (every 30 s, where `make dev` runs)"
+TICKS = "at its next tick: within 30 s while `voice-pipeline dev` runs on this home, else when it is started"
+BY_SENSOR = f"signed and stored; rollout_sensor acts on it {TICKS}"
 
 Release = Annotated[str, typer.Argument(help="Id of a release; `live` is the one in production")]
 ReleaseOrModel = Annotated[str, typer.Argument(help="Id of a release, `live`, or a model version")]
@@ -113,10 +114,7 @@ def readmit(release: Release, name: As, reason: Reason, key: Key = None, home: H
     store = existing_store(home)
     signed = let_in(store, _named(store, release), person_key(store, name, key), reason)
     typer.echo(f"{signed.decision_id}: {signed.statement.release_id} readmitted; signed")
-    typer.echo(
-        "signed_bundle_sensor registers it as the next release of its model at its next tick (every 30 s, where "
-        "`make dev` runs)"
-    )
+    typer.echo(f"signed_bundle_sensor registers it as the next release of its model {TICKS}")
     _standing_policy(store)
 
 
@@ -139,7 +137,7 @@ def override(
     typer.echo(
         f"it still fails: {', '.join(failing)}"
         if failing
-        else "the sensors register it, or let it go on, at their next tick (every 30 s, where `make dev` runs)"
+        else f"signed_bundle_sensor registers it, or rollout_sensor lets it go on, {TICKS}"
     )
     _standing_policy(store)
 
@@ -235,8 +233,9 @@ def _draw(store: "Store", views: Sequence["ReleaseView"], chart: Path) -> None:
 
 
 def _decide(release: str, decision: Decision, name: str, reason: str, key: Path | None, home: Path | None) -> None:
-    from voice_pipeline.release.people.decisions import QUEUED, record_decision
+    from voice_pipeline.release.people.decisions import record_decision
     from voice_pipeline.release.people.enrolment import person_key
+    from voice_pipeline.release.people.fitting import QUEUED
     from voice_pipeline.store.releases import find_release, live
 
     store = existing_store(home)

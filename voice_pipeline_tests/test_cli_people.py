@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import delete, update
 
 from voice_pipeline.release.people.enrolment import key_file
+from voice_pipeline.release.people.keys import write_private
 from voice_pipeline.release.people.roll import enrolled
 from voice_pipeline.schema.release import PersonEvent
 from voice_pipeline.schema.release_policy import FILE_NAME
@@ -49,7 +50,8 @@ def test_people_come_in_by_signature_are_listed_and_go(shell: Shell, tmp_path: P
     assert "'eve' is not enrolled" in shell.refused("people", "add", "eve", *MANAGER, "--as", "eve")
     assert "ann is enrolled already" in shell.refused("people", "add", "ann", "--role", "speech", "--as", "ann")
     nothing = str(tmp_path / "nothing.pem")
-    assert nothing in shell.refused("people", "add", "bob", *MANAGER, "--as", "ann", "--public-key", nothing)
+    told = shell.refused("people", "add", "bob", *MANAGER, "--as", "ann", "--public-key", nothing)
+    assert f"--public-key {nothing} cannot be read (no such file or directory); name the PEM file" in told
     assert "bob enrolled as speech by ann" in shell.ok("people", "add", "bob", "--role", "speech", "--as", "ann")
     assert "bob (speech) may not" in shell.refused("people", "add", "eve", *MANAGER, "--as", "bob")
     assert "bob (speech) may not" in shell.refused("people", "remove", "ann", "--as", "bob")
@@ -165,6 +167,14 @@ def test_who_was_enrolled_by_somebody_who_may_not_is_named_by_verify_and_list(sh
     told = "by policy/release.yaml as it is: bob enrolled as release-manager by ann (release-manager), who may not: "
     assert told in shell.ok("verify")
     assert told in shell.ok("people", "list")
+
+
+def test_nobody_is_told_to_delete_a_key_that_is_not_that_of_who_was_removed(shell: Shell, tmp_path: Path) -> None:
+    shell.ok("people", "add", "ann", *MANAGER)
+    (tmp_path / "bob.pub").write_bytes(pem(Ed25519PrivateKey.generate()))
+    shell.ok("people", "add", "bob", *MANAGER, "--as", "ann", "--public-key", str(tmp_path / "bob.pub"))
+    write_private(key_file(shell.store, "bob"), Ed25519PrivateKey.generate())
+    assert "delete it" not in shell.ok("people", "remove", "bob", "--as", "ann")
 
 
 def test_a_role_that_the_policy_does_not_know_is_told_of(shell: Shell) -> None:

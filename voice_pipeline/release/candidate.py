@@ -16,8 +16,9 @@ from voice_pipeline.release.gates.evidence import (
     stored_verdicts,
 )
 from voice_pipeline.release.machine import Step, step_of, write_steps
+from voice_pipeline.release.people.fitting import may_come_back
 from voice_pipeline.release.people.overrides import said
-from voice_pipeline.release.people.readmission import may_come_back, readmission_of
+from voice_pipeline.release.people.readmission import readmission_of
 from voice_pipeline.release.policy import release_policy
 from voice_pipeline.schema.canonical import digest
 from voice_pipeline.schema.ids import release_id

@@ -18,9 +18,10 @@ from voice_pipeline.release.people.decisions import (
     queued_decision,
     record_decision,
 )
+from voice_pipeline.release.people.fitting import instead, may_come_back
 from voice_pipeline.release.people.keys import PersonKey
 from voice_pipeline.release.people.overrides import SETTLED
-from voice_pipeline.release.people.readmission import may_come_back, readmission_of
+from voice_pipeline.release.people.readmission import readmission_of
 from voice_pipeline.release.policy import standing_policy
 from voice_pipeline.schema.release import Decision
 from voice_pipeline.schema.release import ReleaseState as S
@@ -107,15 +108,9 @@ def readmit(store: Store, release_id: str, person: PersonKey, reason: str) -> Si
     if newest is not None and newest.release_id != release_id:
         raise DecisionRefusedError(f"{release_id} came back already, as {newest.release_id}, which is {newest.state}")
     if view.ended and not may_come_back(view):
-        last = view.transitions[-1]
-        if view.state is S.SUPERSEDED:
-            raise DecisionRefusedError(
-                f"release {release_id} is superseded ({last.reason}); nobody took it back, and it is live again when "
-                "the live one is: `voice-pipeline release rollback live`"
-            )
+        why = view.transitions[-1].reason
         raise DecisionRefusedError(
-            f"release {release_id} is {view.state} by its own figures and does not come back ({last.reason}); "
-            "ask for another model: `voice-pipeline training request REASON ACTOR`"
+            f"release {release_id} is {view.state} ({why}), and no person took it back: {instead(view)}"
         )
     if (signed := readmission_of(store, policy, view)) is not None:
         raise DecisionRefusedError(f"{release_id} was readmitted already: {signed.said}")

@@ -9,7 +9,8 @@ from voice_pipeline.release.analysis.looks import looks_of, passing_look
 from voice_pipeline.release.analysis.stage import READY, watch
 from voice_pipeline.release.carrying_out import failing_gates
 from voice_pipeline.release.people.decisions import approval_of, waiting_decision
-from voice_pipeline.release.people.readmission import may_come_back, readmission_of
+from voice_pipeline.release.people.fitting import may_come_back
+from voice_pipeline.release.people.readmission import readmission_of
 from voice_pipeline.release.refusals import ASSET_OF, refusals, stage_telemetry
 from voice_pipeline.release.turns import following, on_turn
 from voice_pipeline.schema.release import Decision

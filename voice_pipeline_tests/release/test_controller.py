@@ -209,10 +209,10 @@ def test_what_a_stage_showed_is_not_forgotten_when_it_is_held_and_resumed(small:
 
 
 def in_this_stage(world: World, model: str) -> list[Dictation]:
-    """Dictations that count for the candidate."""
+    """Dictations that may promote the candidate."""
     view, now_live = world.view(model), live(world.store)
     assert now_live is not None
-    return stage_telemetry(world.store, world.policy, view, now_live).offered.arms[CANDIDATE]
+    return stage_telemetry(world.store, world.policy, view, now_live).comparable.arms[CANDIDATE]
 
 
 def test_a_shadow_without_figures_is_none(small: World) -> None:

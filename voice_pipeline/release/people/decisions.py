@@ -31,6 +31,7 @@ from sqlalchemy import insert, select
 
 from voice_pipeline.release.errors import DecisionRefusedError, UnknownReleaseError, UnverifiedDecisionError
 from voice_pipeline.release.machine import Step, step_of, write_steps
+from voice_pipeline.release.people.fitting import FITS, QUEUED, instead
 from voice_pipeline.release.people.keys import PersonKey, check_signed
 from voice_pipeline.release.people.roll import CLOCKS_APART, Person, enrolments, find_person
 from voice_pipeline.release.policy import standing_policy
@@ -41,7 +42,7 @@ from voice_pipeline.schema.release import ReleaseState as S
 from voice_pipeline.schema.release_policy import ReleasePolicy
 from voice_pipeline.store.errors import LedgerConflictError
 from voice_pipeline.store.ledger import LedgerLine
-from voice_pipeline.store.releases import ROLLING_OUT, ReleaseView, release_stream, releases_at_head
+from voice_pipeline.store.releases import ReleaseView, release_stream, releases_at_head
 from voice_pipeline.store.store import Store
 from voice_pipeline.store.tables import decisions
 from voice_pipeline.trust import MALFORMED
@@ -49,20 +50,6 @@ from voice_pipeline.trust import MALFORMED
 DECISION = "decision"
 PAYLOAD_TYPE = "application/vnd.voice-pipeline.release-decision+json"
 TRIES = 5
-
-FITS: dict[Decision, frozenset[S]] = {
-    Decision.APPROVE: frozenset({S.AWAITING_SIGN_OFF}),
-    Decision.REJECT: frozenset({S.CANDIDATE, S.GATED, S.AWAITING_SIGN_OFF}),
-    Decision.HOLD: ROLLING_OUT - {S.HELD},
-    Decision.RESUME: frozenset({S.HELD}),
-    Decision.ROLLBACK: ROLLING_OUT | {S.PRODUCTION},
-    Decision.OVERRIDE: ROLLING_OUT | {S.CANDIDATE, S.GATED, S.AWAITING_SIGN_OFF, S.REJECTED},
-    Decision.READMIT: frozenset({S.REJECTED, S.ROLLED_BACK}),
-}
-"""In which states a decision means something."""
-
-QUEUED = frozenset({Decision.APPROVE, Decision.REJECT, Decision.RESUME})
-"""What waits for the sensor."""
 
 
 @dataclass(frozen=True)
@@ -327,9 +314,9 @@ def _check(store: Store, policy: ReleasePolicy, view: ReleaseView, statement: De
         named = ", ".join(policy.named(decision, statement.gate)) or "nobody"
         raise DecisionRefusedError(f"{name} ({person.role}) may not {what} releases; policy/release.yaml names {named}")
     if view.state not in FITS[decision]:
-        fits, now = ", ".join(sorted(FITS[decision])), [other for other in Decision if view.state in FITS[other]]
-        instead = f"what can be decided now: {', '.join(now)}" if now else "nothing can be decided about it any more"
-        raise DecisionRefusedError(f"release {view.release_id} is {view.state}; {decision} fits only {fits}; {instead}")
+        fits = ", ".join(sorted(FITS[decision]))
+        told = f"release {view.release_id} is {view.state}; {decision} fits only {fits}; {instead(view)}"
+        raise DecisionRefusedError(told)
 
 
 def _stop(view: ReleaseView, views: list[ReleaseView], signed: SignedDecision) -> list[Step]:

@@ -16,6 +16,7 @@ unless it is the key of somebody who was removed.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from voice_pipeline.release.people.keys import (
     PersonKey,
     as_stored,
     held_at,
+    plainly,
     read_private,
     read_public,
     write_private,
@@ -72,7 +74,7 @@ def enrol(
         PersonRefusedError: name or role is no word of a-z, 0-9, `.`, `_`, `-`, is taken, or the key is somebody's;
             nobody signs for them who may; or a key is made, and its place is taken.
         UnknownPersonError: who signs is not enrolled.
-        KeyRefusedError: `public_key` is no such key.
+        KeyRefusedError: `public_key` is no such key, or one that is made cannot be written.
         LedgerBrokenError: the ledger does not verify; nobody can tell who is enrolled.
     """
     key = _new_key(name, role, public_key)
@@ -164,7 +166,7 @@ def person_key(store: Store, name: str, file: Path | None = None) -> PersonKey:
         signer, fingerprint = read_private(path.expanduser())
     except UNREADABLE as error:
         raise KeyRefusedError(
-            f"{path} cannot be read as the private key (PEM, no password) of {name} ({type(error).__name__}); name "
+            f"{path} cannot be read as the private key (PEM, no password) of {name} ({plainly(error)}); name "
             "theirs with --key or VOICE_PIPELINE_PERSON_KEY"
         ) from error
     if fingerprint != person.fingerprint:
@@ -271,18 +273,29 @@ def _write_beside(store: Store, roll: Roll, person: Person, private: Ed25519Priv
             f"{path} lies there already, and cannot be read as the key of somebody who was removed: move it away "
             f"first, or hand in the public half of a key of {person.name} (--public-key FILE)"
         )
-    write_private(_beside(store, person), private)
+    try:
+        write_private(_beside(store, person), private)
+    except OSError as error:
+        raise KeyRefusedError(
+            f"the private key of {person.name} cannot be written into {path.parent} ({plainly(error)}), so nobody was "
+            "enrolled: see that it is a folder with room in which you may write (`ls -ld` says whose it is), or hand "
+            "in the public half of a key that was made elsewhere (--public-key FILE)"
+        ) from error
 
 
 def _in_place(store: Store, person: Person) -> Path:
-    """Move a key to its place, unless something came to lie there meanwhile; returns where it lies then."""
+    """Move a key to its place, unless something came to lie there meanwhile or the system refuses; returns where it
+    lies then.
+    """
     path, beside = key_file(store, person.name), _beside(store, person)
-    with FileLock(path.with_name(".lock")):  # else the key of a later enrolment of the name could come in between
-        if not _gives_way(path, roll_of(store)):
-            return beside
-        beside.replace(path)
-        flush_folder(path.parent)
-    return path
+    with (
+        suppress(OSError),  # the line is committed, and a key beside is found
+        FileLock(path.with_name(".lock")),  # else the key of a later enrolment of the name could come in between
+    ):
+        if _gives_way(path, roll_of(store)):
+            beside.replace(path)
+            flush_folder(path.parent)
+    return beside if beside.exists() else path
 
 
 def _gives_way(path: Path, roll: Roll) -> bool:

@@ -66,6 +66,12 @@ def held_at(path: Path) -> str | None:
         return ""
 
 
+def plainly(error: Exception) -> str:
+    """Why something is one of `UNREADABLE`, without the system's number for it."""
+    said = error.strerror if isinstance(error, OSError) else None
+    return said.lower() if said else type(error).__name__
+
+
 def read_public(pem: bytes) -> PublicKey:
     """Raises `KeyRefusedError`: that is no Ed25519 or ECDSA public key (PEM)."""
     try:

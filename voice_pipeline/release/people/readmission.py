@@ -7,18 +7,12 @@ What harm took back never does, nor what its gates rejected (an override settles
 from __future__ import annotations
 
 from voice_pipeline.release.errors import UnverifiedDecisionError
-from voice_pipeline.release.people.decisions import DECISION, FITS, SignedDecision, verified
-from voice_pipeline.release.rollback import BESIDE
+from voice_pipeline.release.people.decisions import DECISION, SignedDecision, verified
+from voice_pipeline.release.people.fitting import may_come_back
 from voice_pipeline.schema.release import Decision
 from voice_pipeline.schema.release_policy import ReleasePolicy
 from voice_pipeline.store.releases import ReleaseView
 from voice_pipeline.store.store import Store
-
-
-def may_come_back(view: ReleaseView) -> bool:
-    """Whether it ended by a person's word, or only because the live model beside it fell."""
-    last = view.transitions[-1]
-    return view.state in FITS[Decision.READMIT] and bool({"decision_id", BESIDE} & last.evidence.keys())
 
 
 def readmission_of(store: Store, policy: ReleasePolicy, view: ReleaseView) -> SignedDecision | None:

@@ -19,7 +19,7 @@ from voice_pipeline.store.ledger import Ledger, LedgerLine
 from voice_pipeline.store.releases import live
 from voice_pipeline.store.tables import alerts
 from voice_pipeline_tests.release.test_controller import in_stage
-from voice_pipeline_tests.release.world import World
+from voice_pipeline_tests.release.world import Behaviour, World
 
 
 def test_an_approval_makes_the_first_model_due_and_is_carried_out_once(small: World) -> None:
@@ -123,16 +123,48 @@ def test_a_decision_that_came_too_late_is_told_of_once(small: World) -> None:
     assert pending_decisions(small.store) == []
 
 
-def test_a_decision_that_does_not_fit_says_what_can_be_decided(small: World) -> None:
-    view = small.register(small.model(0.2))
-    with pytest.raises(DecisionRefusedError, match="what can be decided now: approve, reject, override"):
-        record_decision(small.store, view.release_id, Decision.HOLD, small.person(), "wait")
-    record_decision(small.store, view.release_id, Decision.APPROVE, small.person(), "go")
+def refused(world: World, release_id: str, decision: Decision) -> str:
+    """What it says after the states that would fit."""
+    with pytest.raises(DecisionRefusedError) as error:
+        record_decision(world.store, release_id, decision, world.person(), "because")
+    return str(error.value).partition(" fits only ")[2].partition("; ")[2].replace("voice-pipeline release ", "")
+
+
+ANOTHER = "ask for another model: `voice-pipeline training request REASON ACTOR`"
+
+
+def test_a_decision_that_does_not_fit_says_which_command_does(small: World) -> None:
+    first = small.register(small.model(0.2)).release_id
+    assert refused(small, first, Decision.HOLD) == f"now: `approve {first}`, `reject {first}`"
+    record_decision(small.store, first, Decision.APPROVE, small.person(), "go")
     small.settle()
-    with pytest.raises(
-        DecisionRefusedError, match=r"is production; hold fits only .*; what can be decided now: rollback"
-    ):
-        record_decision(small.store, view.release_id, Decision.HOLD, small.person(), "wait")
+    assert refused(small, first, Decision.HOLD) == f"now: `rollback {first}`"
+    small.report()
+    gated = small.register(small.model(0.1)).release_id
+    begins = "rollout_sensor begins its rollout, no sign-off is needed"
+    assert refused(small, gated, Decision.APPROVE) == f"{begins}; now: `reject {gated}`"
+    worse = small.register(small.model(0.2))
+    assert worse.state is S.REJECTED
+    override = f"its gates ended it: `override {worse.release_id} --gate GATE` where the policy lets, or {ANOTHER}"
+    assert refused(small, worse.release_id, Decision.HOLD) == override
+
+
+def test_in_a_rollout_a_decision_that_does_not_fit_says_what_stops_it_and_lets_it_go_on(small: World) -> None:
+    release_id = small.view(in_stage(small, S.CANARY_5)).release_id
+    stops = f"it goes on by its figures; now: `hold {release_id}`, `rollback {release_id}`"
+    assert refused(small, release_id, Decision.REJECT) == stops
+    record_decision(small.store, release_id, Decision.HOLD, small.person(), "look closer")
+    assert refused(small, release_id, Decision.APPROVE) == f"now: `resume {release_id}`, `rollback {release_id}`"
+    record_decision(small.store, release_id, Decision.ROLLBACK, small.person(), "no")
+    assert refused(small, release_id, Decision.RESUME) == f"`readmit {release_id}` lets it come back"
+
+
+def test_of_what_harm_ended_nobody_is_sent_to_readmit_it(small: World) -> None:
+    harmed = in_stage(small, S.CANARY_25, Behaviour(correction=0.95))
+    small.report()
+    tick(small.store, small.policy)
+    gone = f"harm ended it, and it does not come back; {ANOTHER}"
+    assert refused(small, small.view(harmed).release_id, Decision.RESUME) == gone
 
 
 def test_an_approval_given_before_the_last_judgement_lapses(small: World) -> None:

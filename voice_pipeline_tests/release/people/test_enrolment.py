@@ -226,6 +226,32 @@ def test_a_line_that_is_no_enrolment_enrols_nobody_and_stops_nothing(store: Stor
     assert enrolled(store) == ()
 
 
+def test_where_no_key_can_be_written_nobody_is_enrolled_and_it_says_what_to_do(store: Store) -> None:
+    folder = key_file(store, "ann").parent
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.write_text("no folder")
+    with pytest.raises(KeyRefusedError, match=r"cannot be written .* nobody was enrolled: see that") as error:
+        enrol(store, "ann", MANAGER)
+    assert "Errno" not in str(error.value)
+    assert enrolled(store) == ()
+    assert enrol(store, "ann", MANAGER, pem(Ed25519PrivateKey.generate()))[1] is None
+
+
+def test_a_key_that_cannot_be_moved_to_its_place_is_told_where_it_lies_and_signs(store: Store) -> None:
+    """The line is committed by then: an error would say that nobody was enrolled."""
+    key_file(store, "ann").with_name(".lock").mkdir(parents=True)
+    person, path = enrol(store, "ann", MANAGER)
+    assert path == key_file(store, "ann").with_name(f"ann.{person.fingerprint[:16]}.new")
+    assert [one.name for one in enrolled(store)] == ["ann"]
+    assert person_key(store, "ann").name == "ann"
+
+
+def test_a_key_that_cannot_be_read_is_told_without_the_number_of_the_error(store: Store, tmp_path: Path) -> None:
+    manager(store)
+    with pytest.raises(KeyRefusedError, match=r"cannot be read .* ann \(is a directory\); name theirs with --key"):
+        person_key(store, "ann", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("subject", "wrong"),
     [("../ann", {}), ("ann", {"role": "Boss!"}), ("ann", {"role": None}), ("ann", {"fingerprint": "0" * 64})],

@@ -9,7 +9,7 @@ from voice_pipeline.release.carrying_out import readmit
 from voice_pipeline.release.controller import tick
 from voice_pipeline.release.errors import DecisionRefusedError, UnknownReleaseError
 from voice_pipeline.release.people.decisions import record_decision
-from voice_pipeline.release.people.readmission import may_come_back
+from voice_pipeline.release.people.fitting import may_come_back
 from voice_pipeline.schema.release import Decision
 from voice_pipeline.schema.release import ReleaseState as S
 from voice_pipeline.store.releases import find_release, live, release_views
@@ -66,7 +66,7 @@ def test_what_harm_took_back_does_not_come_back(small: World) -> None:
     tick(small.store, small.policy)
     harmed = small.view(model)
     assert harmed.state is S.ROLLED_BACK
-    with pytest.raises(DecisionRefusedError, match="by its own figures and does not come back"):
+    with pytest.raises(DecisionRefusedError, match="no person took it back: harm ended it, and it does not come back"):
         readmit(small.store, harmed.release_id, small.person(), WHY)
     record_decision(small.store, harmed.release_id, Decision.READMIT, small.person(), "past the command line")
     assert small.register(model) == harmed
@@ -85,7 +85,7 @@ def test_what_the_gates_rejected_is_not_readmitted(small: World) -> None:
     small.report()
     rejected = small.register(small.model(0.2))
     assert rejected.state is S.REJECTED
-    with pytest.raises(DecisionRefusedError, match="by its own figures"):
+    with pytest.raises(DecisionRefusedError, match=f"ended it: `voice-pipeline release override {rejected.release_id}"):
         readmit(small.store, rejected.release_id, small.person(), WHY)
 
 
