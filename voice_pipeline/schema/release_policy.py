@@ -221,7 +221,7 @@ class Stage(Record):
     Attributes:
         silence_margin: a look must show that not so many more of the candidate's devices are silent, of those active
             before the stage. A stage with too few devices to show it has none (a device is one trial; some 60 show
-            0.2); harm is looked for in any case.
+            0.2 where few are silent in any case); harm is looked for in any case.
     """
 
     state: ReleaseState
@@ -278,8 +278,8 @@ class TelemetryRules(Record):
     """When telemetry is too bad to conclude anything: INVALID, never a pass.
 
     Attributes:
-        active_minutes: devices heard this long before a stage are those expected in it; also the live model's
-            reference for latency and each device's baseline.
+        active_minutes: devices heard this long before a stage are those expected in it; those heard so
+            long before the rollout are also the live model's reference for latency and each device's baseline.
         stale_minutes: newest event of either arm may be this old.
         min_reporting_share: active devices of the candidate's arm, relative to those of the control arm.
         min_heard_share: devices heard within `stale_minutes`, of those that were active before the stage, in each arm.

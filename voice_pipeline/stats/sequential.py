@@ -17,7 +17,8 @@ tells which arm a device is in. Not that devices are alike, nor that those that 
 late. Two bounds, one an arm, would need that: where busy devices come first and light ones fare worse, the arm with
 fewer devices seems to do worse for being behind. An arm whose devices all begin late tells by that; so long as it is
 late by little against how often devices speak, that is little, too. Devices that the control cannot have, since their
-apps run nothing but the candidate, are held against what the others do: c is the mean of the others alone.
+apps run nothing but the candidate, are held against what the others do: c is the mean of the others alone. For them
+nothing was drawn, so the error rate is not assured where most devices are such, or where they fare worse by nature.
 
 Sources: betting on bounded means: Waudby-Smith & Ramdas, "Estimating means of bounded random variables by betting"
 (JRSS-B 2023); on weighted outcomes of a known draw: Waudby-Smith et al., "Anytime-valid off-policy inference for
@@ -79,7 +80,7 @@ def harm_test(
         on_candidate: of each, whether it was drawn for the candidate.
         share: the chance with which it was, in (0, 1).
         margin: harm below this is tolerated, in [0, 1).
-        alpha: chance of ever being `harmful` though the harm is at most `margin`.
+        alpha: chance of ever being `harmful` though the harm is at most `margin`, where all are `of_either_arm`.
         of_either_arm: of each device, or of all, whether the control could have had it as well.
 
     Raises:

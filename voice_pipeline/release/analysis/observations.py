@@ -277,7 +277,7 @@ class History:
 
 
 class LatencyReference:
-    """The usual models' p95 real-time factor before the stage, by device class: fixed once the stage begins.
+    """The usual models' p95 real-time factor before the rollout, by device class: fixed once it begins.
 
     Latency over the length of the clip, because long clips take long: against a p95 in milliseconds that some long
     clips set, a model could slow down eightfold on all others unseen. A class with few dictations takes the p95 of all;

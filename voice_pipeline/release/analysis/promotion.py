@@ -169,15 +169,21 @@ def _between_arms(policy: ReleasePolicy, stage: Stage, data: StageData) -> dict[
 
 
 def _silent(data: StageData, arm: str, since: datetime) -> Shares:
-    """Which of the devices that were active before the stage were not heard since; each is one trial and weighs one."""
+    """Which of the devices that were active before the stage were not heard since; each is one trial and weighs one.
+
+    A device that spoke within the window and fell quiet in it is not silent yet, and one that has not taken the
+    candidate yet speaks for it: a look within lease and `silence_minutes` of the stage's beginning sees too little.
+    Windows of several looks tell less of one another than growing data would, so their levels are too high where many
+    devices are silent in any case.
+    """
     heard = data.heard[arm]
     shares = [float(device not in heard or heard[device][-1] <= since) for device in data.expected[arm]]
     return Shares(shares, trials=[1] * len(shares), weights=[1.0] * len(shares))
 
 
 def _usage(before: History, devices: Sequence[str]) -> dict[str, float]:
-    """How much each device counts in a share: as much as it was used before the stage, so that whom a model drives away
-    counts no less for having gone. Devices without a history count like an average one with.
+    """How much each device counts in a share: as much as it was used before the rollout, so that whom a model drives
+    away counts no less for having gone. Devices without a history count like an average one with.
     """
     known = before.dictation_counts
     told = [known[device] for device in devices if device in known]

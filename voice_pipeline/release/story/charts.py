@@ -222,7 +222,7 @@ def _differences(axis: Axes, segments: Sequence[Segment], looks: Sequence[ToldLo
 
 
 def _harm(axis: Axes, tests: dict[str, Harm]) -> None:
-    """One row a measure: harmful where what the candidate adds for certain lies right of the margin."""
+    """One row a measure: harmful where what the candidate adds for certain reached the margin."""
     for row, test in enumerate(tests.values()):
         axis.plot([0, 100 * test.margin], [row, row], color="0.8", linewidth=7, solid_capstyle="butt")
         axis.plot(100 * test.margin, row, "|", color=ORANGE, markersize=13, markeredgewidth=2.5)
