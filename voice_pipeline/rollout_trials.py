@@ -41,6 +41,7 @@ from voice_pipeline.schema.release_policy import ReleasePolicy
 LIVE_MODEL, CANDIDATE_MODEL = "m-live", "m-candidate"
 APP_VERSION = "1.0.0"
 PATIENCE = 2
+_HISTORY_STEP = 60.0
 START = datetime(2026, 1, 5, 8, tzinfo=UTC)
 
 Floats = NDArray[np.float64]
@@ -93,7 +94,7 @@ class Effect:
     Attributes:
         correction, abandonment, fallback: added to the share, absolute.
         crash, latency: factors.
-        silent: share of devices that are never heard again once they run it.
+        silent: share of devices that are never heard again after `last_words` dictations with it.
         refusing: share of its devices that never take it, and go on with the live model.
         fatal: share of devices on which it crashes each time; after `PATIENCE` times these take it no more.
         going_back: such a device goes on with the live model; else its people give up for good.
@@ -105,6 +106,7 @@ class Effect:
     crash: float = 1.0
     latency: float = 1.0
     silent: float = 0.0
+    last_words: int = 0
     refusing: float = 0.0
     fatal: float = 0.0
     going_back: bool = False
@@ -221,7 +223,7 @@ class World:
         self._state: ReleaseState | None = None
         self._takes = np.full(fleet.devices, np.inf)
         self._percent = 0.0
-        self._crashes = np.zeros(fleet.devices, dtype=int)
+        self._crashes, self._last_words = np.zeros((2, fleet.devices), dtype=int)
         self.exposed: set[str] = set()
         for _ in range(round(60 * fleet.history_hours / _HISTORY_STEP)):
             self._said += self._speak(_HISTORY_STEP)
@@ -302,21 +304,13 @@ class World:
         has = at >= self._takes[who]
         shadow = self._state is ReleaseState.SHADOW
         runs = has if not shadow else np.zeros(len(who), dtype=bool)
-        given_up = self._given_up(who, runs & self._devices.dies[who])
-        heard = ~(runs & self._devices.falls_silent[who])
+        given_up = _beyond(PATIENCE, self._crashes, who, runs & self._devices.dies[who])
+        heard = ~_beyond(self._effect.last_words, self._last_words, who, runs & self._devices.falls_silent[who])
         if self._effect.going_back:
             runs &= ~given_up
         else:
             heard &= ~given_up
         return list(self._dictations(who[heard], at[heard], runs[heard], (has & shadow)[heard]))
-
-    def _given_up(self, who: Ints, dies: Bools) -> Bools:
-        """Which dictations are not made: those after the `PATIENCE` first that crashed on a device where all do."""
-        given_up = np.zeros(len(who), dtype=bool)
-        for n in np.flatnonzero(dies):
-            given_up[n] = self._crashes[who[n]] == PATIENCE
-            self._crashes[who[n]] += not given_up[n]
-        return given_up
 
     def _dictations(self, who: Ints, at: Floats, runs: Bools, twin: Bools) -> Iterator[Dictation]:
         rng, fleet, effect, devices = self._rng, self.fleet, self._effect, self._devices
@@ -359,7 +353,13 @@ class World:
             )
 
 
-_HISTORY_STEP = 60.0
+def _beyond(first: int, made: Ints, who: Ints, those: Bools) -> Bools:
+    """Which of `those` dictations are not among the `first` of their device; `made` counts them, call after call."""
+    beyond = np.zeros(len(who), dtype=bool)
+    for n in np.flatnonzero(those):
+        beyond[n] = made[who[n]] == first
+        made[who[n]] += not beyond[n]
+    return beyond
 
 
 @dataclass(frozen=True)

@@ -158,6 +158,18 @@ def test_a_device_that_goes_back_is_heard_on_the_live_model_only() -> None:
     assert sum(len(heard[device]) > PATIENCE for device in back) > 0.9 * len(back)
 
 
+def test_a_device_falls_silent_after_its_last_words_with_the_candidate() -> None:
+    world = world_in(ReleaseState.CANARY_50, Effect(silent=0.3, last_words=3), Fleet(devices=1000), seed=8)
+    for _ in range(24):
+        world.tick()
+    arms = world.telemetry().offered.arms
+    few = {arm: np.mean([len(rows) <= 3 for rows in by_device(told).values()]) for arm, told in arms.items()}
+    exactly = np.mean([len(rows) == 3 for rows in by_device(arms[CANDIDATE]).values()])
+    assert few[CONTROL] < 0.02
+    assert few[CANDIDATE] == pytest.approx(0.3, abs=0.06)
+    assert exactly == pytest.approx(0.3, abs=0.06)
+
+
 @pytest.mark.parametrize("strain", [-1.0, 1.0])
 def test_who_is_strained_fares_worse(strain: float) -> None:
     world = world_in(ReleaseState.CANARY_50, Effect(), Fleet(devices=2000, strain=strain), seed=8)

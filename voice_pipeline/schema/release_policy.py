@@ -221,7 +221,9 @@ class Stage(Record):
     Attributes:
         silence_margin: a look must show that not so many more of the candidate's devices are silent, of those active
             before the stage. A stage with too few devices to show it has none (a device is one trial; some 60 show
-            0.2 where few are silent in any case); harm is looked for in any case.
+            0.2 where few are silent in any case); harm is looked for in any case. Where there is one, `min_minutes`
+            are no less than lease and `silence_minutes` together: who has not taken the candidate yet, or not been
+            quiet for long enough, is not silent.
     """
 
     state: ReleaseState
@@ -349,7 +351,9 @@ class ReleasePolicy(Record):
         return self
 
     def _contradictions(self) -> Iterator[str]:
-        """Times of which one keeps the other from ever coming: a stage in which nothing is concluded ends in a hold."""
+        """Times that do not go together: a stage in which nothing is concluded ends in a hold; and before devices took
+        the candidate and could have been quiet for long enough, no look tells who is silent.
+        """
         held = self.telemetry.hold_after_minutes
         waits = {f"stages.{stage.state}.min_minutes": stage.min_minutes for stage in self.stages}
         waits["telemetry.stale_minutes"] = self.telemetry.stale_minutes
@@ -359,6 +363,14 @@ class ReleasePolicy(Record):
                 yield (
                     f"{key} is {minutes:g}, but telemetry.hold_after_minutes holds a stage after {held:g}: "
                     f"make it {held:g} or less, or hold later"
+                )
+        told = self.lease_seconds / 60 + self.guardrails.silence_minutes
+        for stage in self.stages:
+            if stage.silence_margin is not None and stage.min_minutes < told:
+                yield (
+                    f"stages.{stage.state}.min_minutes is {stage.min_minutes:g}, but silence cannot be told before "
+                    f"{told:g} (lease_seconds / 60 + guardrails.silence_minutes): make it {told:g} or more, or leave "
+                    "out the stage's silence_margin"
                 )
 
     @property

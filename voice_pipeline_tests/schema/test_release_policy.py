@@ -29,6 +29,10 @@ def changed(content: Any, path: str, value: Any) -> Any:
     return {**content, key: changed(content[key], rest, value) if rest else value}
 
 
+SILENCE_UNTESTED = changed(SHIPPED, "stages", [{**one, "silence_margin": None} for one in SHIPPED["stages"]])
+"""No stage has to wait until silence can be told."""
+
+
 def told(folder: Path, content: Any) -> str:
     """What is wrong with a policy; "" where nothing is."""
     (folder / FILE_NAME).write_text(yaml.safe_dump(content))
@@ -69,7 +73,7 @@ def told(folder: Path, content: Any) -> str:
 )
 def test_each_figure_has_ends(tmp_path: Path, path: str, least: float, most: float) -> None:
     for good in (least, most):
-        assert told(tmp_path, changed(SHIPPED, path, good)) == ""
+        assert told(tmp_path, changed(SILENCE_UNTESTED, path, good)) == ""
     step = 1 if isinstance(most, int) and most > 5 else 1e-3
     for wrong in (least - step, most + step, INF, -INF, NAN):
         found = told(tmp_path, changed(SHIPPED, path, wrong))
@@ -144,11 +148,26 @@ def test_the_policy_names_whom_people_could_enrol_and_nobody_else(name: str) -> 
 )
 def test_what_would_come_only_after_the_hold_is_refused(tmp_path: Path, path: str, named: str) -> None:
     hold = SHIPPED["telemetry"]["hold_after_minutes"]
-    assert told(tmp_path, changed(SHIPPED, path, hold)) == ""
-    found = told(tmp_path, changed(SHIPPED, path, hold + 1))
+    assert told(tmp_path, changed(SILENCE_UNTESTED, path, hold)) == ""
+    found = told(tmp_path, changed(SILENCE_UNTESTED, path, hold + 1))
     assert f"{named} is 1441, but telemetry.hold_after_minutes holds a stage after 1440" in found
 
 
 def test_all_contradictions_are_told_at_once(tmp_path: Path) -> None:
     found = told(tmp_path, changed(SHIPPED, "telemetry.hold_after_minutes", 10))
     assert found.count("but telemetry.hold_after_minutes holds") == 6
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "told_at"),
+    [("stages.2.min_minutes", 119, 120), ("lease_seconds", 3660, 121), ("guardrails.silence_minutes", 70, 130)],
+)
+def test_a_stage_that_tests_silence_lasts_until_silence_can_be_told(
+    tmp_path: Path, path: str, value: float, told_at: float
+) -> None:
+    """Devices take the candidate within their lease, and are silent once they were quiet for so long."""
+    found = told(tmp_path, changed(SHIPPED, path, value))
+    assert f"but silence cannot be told before {told_at} (lease_seconds / 60 + guardrails.silence_minutes)" in found
+    assert "stages.canary_25.min_minutes is" in found
+    assert "stages.canary_5.min_minutes" not in found
+    assert told(tmp_path, changed(SILENCE_UNTESTED, path, value)) == ""

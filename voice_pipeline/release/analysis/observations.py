@@ -47,7 +47,8 @@ class StageData:
         expected: devices active before the stage, by arm.
         heard: devices heard in the stage on any model, by arm, each with its times in order.
         candidate_share: the share of devices assigned to the candidate's arm, in (0, 1).
-        candidate_only: devices heard in the stage whose apps run no other model than the candidate.
+        candidate_only: devices whose apps run no other model than the candidate, by the app that each had when the
+            stage began, or else was first heard with: later updates move nobody.
     """
 
     since: datetime
@@ -141,11 +142,13 @@ def _stage_data(
     shadow = view.stage is ReleaseState.SHADOW
     models = {app: release.model_version if release else None for app, release in usual.items()}
     arm_of = _arms(store, view, percent)
-    candidate_only: set[str] = set()
+    candidate_only: dict[str, bool] = {}
     for dictation in told:
         if dictation.app_version not in usual:
             continue
         arm, model = arm_of(dictation.device_id), models[dictation.app_version]
+        if dictation.received <= times.stage or dictation.device_id not in candidate_only:
+            candidate_only[dictation.device_id] = model is None
         if dictation.at <= times.rollout and dictation.model_version == model and not dictation.remote:
             before.append(dictation)
         if dictation.at <= times.stage:
@@ -153,8 +156,6 @@ def _stage_data(
                 expected[arm].add(dictation.device_id)
             continue
         heard[arm].setdefault(dictation.device_id, []).append(dictation.at)
-        if model is None:
-            candidate_only.add(dictation.device_id)
         its_model = view.model_version if arm == CANDIDATE and not shadow else model
         if dictation.model_version == its_model and not dictation.remote:
             arms[arm].append(dictation)
@@ -166,7 +167,7 @@ def _stage_data(
         expected={arm: sorted(devices) for arm, devices in expected.items()},
         heard={arm: {device: sorted(times) for device, times in known.items()} for arm, known in heard.items()},
         candidate_share=percent / 100,
-        candidate_only=frozenset(candidate_only),
+        candidate_only=frozenset(device for device, only in candidate_only.items() if only),
     )
 
 

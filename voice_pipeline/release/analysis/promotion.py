@@ -144,7 +144,7 @@ def _differences(policy: ReleasePolicy, stage: Stage, data: StageData) -> dict[s
     """What is estimated in a stage, by measure, with its margin."""
     found = _between_twins(stage, data) if stage.state is ReleaseState.SHADOW else _between_arms(policy, stage, data)
     if stage.silence_margin is not None:
-        since = max(data.since, data.now - timedelta(minutes=policy.guardrails.silence_minutes))
+        since = data.now - timedelta(minutes=policy.guardrails.silence_minutes)
         mine, theirs = (_silent(data, arm, since) for arm in (CANDIDATE, CONTROL))
         found[SILENCE] = (share_difference(mine, theirs, stage.silence_margin), stage.silence_margin)
     return found
@@ -171,10 +171,8 @@ def _between_arms(policy: ReleasePolicy, stage: Stage, data: StageData) -> dict[
 def _silent(data: StageData, arm: str, since: datetime) -> Shares:
     """Which of the devices that were active before the stage were not heard since; each is one trial and weighs one.
 
-    A device that spoke within the window and fell quiet in it is not silent yet, and one that has not taken the
-    candidate yet speaks for it: a look within lease and `silence_minutes` of the stage's beginning sees too little.
-    Windows of several looks tell less of one another than growing data would, so their levels are too high where many
-    devices are silent in any case.
+    A device that spoke since and fell quiet then is not silent yet; the stage's `min_minutes` see to it that every
+    device that is on has taken the candidate before.
     """
     heard = data.heard[arm]
     shares = [float(device not in heard or heard[device][-1] <= since) for device in data.expected[arm]]
@@ -216,10 +214,13 @@ def _spent(policy: ReleasePolicy, name: str, budget: float, looks: Sequence[Take
 
 
 def _level(spent: Sequence[float], name: str, found: Difference, looks: Sequence[Taken]) -> float:
-    """The nominal level of this look for one measure; 0 where nothing can be said, or nothing is left to spend."""
+    """The nominal level of this look for one measure; 0 where nothing can be said, or nothing is left to spend.
+
+    Looks at silence each know the time since the last one, not all since the stage began: they count as unrelated.
+    """
     if not found.information:
         return 0.0
-    told = [look.figures.get(TESTS, {}).get(name) for look in looks]
+    told = [None if name == SILENCE else look.figures.get(TESTS, {}).get(name) for look in looks]
     known = [_information(one, number, found.information) for number, one in enumerate(told, 1)]
     return nominal_levels(spent, [*known, found.information])[-1]
 

@@ -43,7 +43,7 @@ def driven_away(every: int, minutes: int, count: int, back: bool = False) -> Sta
 
 
 @pytest.mark.parametrize("back", [False, True])
-@pytest.mark.parametrize("minutes", [35, 200])
+@pytest.mark.parametrize("minutes", [125, 200])
 @pytest.mark.parametrize(("every", "share", "outcome"), [(999, 0.0, Outcome.PASS), (20, 0.05, Outcome.INCONCLUSIVE)])
 def test_who_gives_up_weighs_in_a_look_as_much_as_who_goes_on(
     every: int, share: float, outcome: Outcome, minutes: int, back: bool

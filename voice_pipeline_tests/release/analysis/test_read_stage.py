@@ -84,6 +84,14 @@ def test_devices_whose_apps_run_nothing_else_are_named_and_held_against_the_othe
     of_old_apps = {one.device_id for arm in offered.arms.values() for one in arm if one.app_version == OLD}
     assert of_old_apps == offered.candidate_only != set()
     assert read(small, coming).comparable.candidate_only == frozenset()
+    small.apps = (NEW,)  # an update in the stage moves nobody
+    small.report(minutes=5)
+    updated = read(small, coming).offered
+    assert {one.app_version for arm in updated.arms.values() for one in arm if one.device_id in of_old_apps} == {
+        OLD,
+        NEW,
+    }
+    assert updated.candidate_only == of_old_apps
     crash = harm_tests(small.policy.guardrails, offered, offered.before.latency(80.0))["crash"]
     assert crash.harmful
     assert {one.app_version for arm in read(small, coming).comparable.arms.values() for one in arm} == {NEW}

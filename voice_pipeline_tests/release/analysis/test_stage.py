@@ -99,7 +99,7 @@ def test_an_equal_model_with_enough_telemetry_passes_its_first_look() -> None:
     found = analyse(
         POLICY,
         S.CANARY_50,
-        stage(talk(CANDIDATE, 150, 12, 35), talk(CONTROL, 150, 12, 35), 35, 0.5),
+        stage(talk(CANDIDATE, 150, 12, 125), talk(CONTROL, 150, 12, 125), 125, 0.5),
         [],
     )
     assert (found.outcome, found.look) == (Outcome.PASS, True), found.reason
@@ -110,34 +110,34 @@ def talk_until(minute: float, arm: str, count: int, quiet: int) -> list[Dictatio
     """As `talk`, but the last `quiet` of the devices say nothing after that minute."""
     silent = set(devices(arm, count)[count - quiet :])
     until = START + timedelta(minutes=minute)
-    return [row for row in talk(arm, count, 30, 90) if row.device_id not in silent or row.at <= until]
+    return [row for row in talk(arm, count, 30, 150) if row.device_id not in silent or row.at <= until]
 
 
 @pytest.mark.parametrize(("state", "outcome"), [(S.CANARY_50, Outcome.INCONCLUSIVE), (S.CANARY_5, Outcome.PASS)])
 def test_devices_that_fell_silent_are_no_pass_where_the_stage_has_a_margin_for_it(state: S, outcome: Outcome) -> None:
     """18 of 100: certain harm is beyond 20, and shown to be less it is not."""
-    telemetry = stage(talk_until(20, CANDIDATE, 100, 18), talk_until(20, CONTROL, 100, 0), 90, 0.5)
+    telemetry = stage(talk_until(20, CANDIDATE, 100, 18), talk_until(20, CONTROL, 100, 0), 150, 0.5)
     found = analyse(POLICY, state, telemetry, [])
     assert (found.outcome, found.look) == (outcome, True), found.reason
     assert ("silence +18.0%" in found.reason) is (outcome is Outcome.INCONCLUSIVE)
 
 
 def test_silence_alike_in_both_arms_and_of_a_few_passes() -> None:
-    telemetry = stage(talk_until(20, CANDIDATE, 150, 12), talk_until(20, CONTROL, 150, 12), 90, 0.5)
+    telemetry = stage(talk_until(20, CANDIDATE, 150, 12), talk_until(20, CONTROL, 150, 12), 150, 0.5)
     found = analyse(POLICY, S.CANARY_50, telemetry, [])
     assert found.outcome is Outcome.PASS, found.reason
     assert found.figures[TESTS]["silence"]["difference"] == 0.0
 
 
 def test_a_device_that_spoke_within_the_time_of_silence_is_not_silent() -> None:
-    telemetry = stage(talk_until(40, CANDIDATE, 150, 30), talk_until(40, CONTROL, 150, 0), 90, 0.5)
+    telemetry = stage(talk_until(100, CANDIDATE, 150, 30), talk_until(100, CONTROL, 150, 0), 150, 0.5)
     assert analyse(POLICY, S.CANARY_50, telemetry, []).figures[TESTS]["silence"]["difference"] == 0.0
 
 
 def test_two_points_worse_are_not_passed_by_the_last_stage() -> None:
-    worse = talk(CANDIDATE, 150, 12, 35)
+    worse = talk(CANDIDATE, 150, 12, 125)
     worse = [replace(row, corrected_words=min(10, row.corrected_words + (n % 5 == 0))) for n, row in enumerate(worse)]
-    found = analyse(POLICY, S.CANARY_50, stage(worse, talk(CONTROL, 150, 12, 35), 35, 0.5), [])
+    found = analyse(POLICY, S.CANARY_50, stage(worse, talk(CONTROL, 150, 12, 125), 125, 0.5), [])
     assert found.outcome is Outcome.INCONCLUSIVE
     assert "correction rate" in found.reason
 
@@ -165,10 +165,10 @@ def test_a_sample_too_small_to_show_that_nothing_crashes_does_not_pass() -> None
 
 def test_several_harms_below_their_margins_are_one_above_the_common_one() -> None:
     every = {"crashed": 80, "abandoned": 30, "fallback": 30}
-    rows = talk(CANDIDATE, 150, 20, 35)
+    rows = talk(CANDIDATE, 150, 20, 125)
     for offset, (name, n) in enumerate(every.items()):
         rows = [replace(row, **{name: True}) if (k + 7 * offset) % n == 0 else row for k, row in enumerate(rows)]
-    found = analyse(POLICY, S.CANARY_50, stage(rows, talk(CONTROL, 150, 20, 35), 35, 0.5), [])
+    found = analyse(POLICY, S.CANARY_50, stage(rows, talk(CONTROL, 150, 20, 125), 125, 0.5), [])
     tests = found.figures[TESTS]
     assert all(tests[name]["passes"] for name in ("crash", "abandonment", "fallback"))
     assert not tests["failure"]["passes"]
