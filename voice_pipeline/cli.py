@@ -184,8 +184,15 @@ def main() -> None:
     except Exception as error:
         if not _explains_itself(error):
             raise
-        typer.echo(f"voice-pipeline: {' '.join(str(error).split())}", err=True)
+        typer.echo(f"voice-pipeline: {' '.join(_words(error).split())}", err=True)
         sys.exit(1)
+
+
+def _words(error: Exception) -> str:
+    """What it says; of the system's own errors the file and the reason, without a number."""
+    if isinstance(error, OSError) and type(error).__module__ == "builtins" and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
 
 
 def _explains_itself(error: Exception) -> bool:

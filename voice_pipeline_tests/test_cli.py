@@ -256,3 +256,17 @@ def test_an_incident_is_closed_once_and_an_unknown_one_refused(
     assert open_incidents(store) == []
     assert run(monkeypatch, *arguments) == 1
     assert "is not open" in capsys.readouterr().err
+
+
+def test_an_error_of_the_system_names_the_file_and_the_reason(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from voice_pipeline.settings import load_settings
+    from voice_pipeline.store.store import Store
+
+    Store.open(load_settings(home))
+    folder = f"/{'a' * 300}"
+    monkeypatch.setenv("VOICE_PIPELINE_POLICY_DIR", folder)
+    assert run(monkeypatch, "repository", "status") == 1
+    told = capsys.readouterr().err.strip()
+    assert told == f"voice-pipeline: {folder}/delivery.yaml: File name too long"
