@@ -139,6 +139,9 @@ def _stages(policy: ReleasePolicy) -> list[str]:
         "A stage is passed when the correction rate, by device, is shown not to be worse by more than the margin of",
         "the stage, in a canary no guardrail below by more than its own, and silence by no more than the stage says",
         "(a stage that says nothing has too few devices to show it; silence that harms is looked for all the same).",
+        f"Devices take the candidate within their lease, {policy.lease_seconds / 60:g} minutes, and are silent once "
+        f"nothing was heard for {policy.guardrails.silence_minutes:g}:",
+        "no stage that tests silence is shorter than both together.",
         f"Tests are one-sided at {promotion.alpha:g}, spent over at most {promotion.max_looks} looks by a",
         "group-sequential rule; looks are spaced by the stage's time. And p95 latency must be at most",
         f"{promotion.max_latency_ratio:g} times the live model's. Not shown after {promotion.max_looks} looks:",
