@@ -95,3 +95,15 @@ def test_devices_whose_apps_run_nothing_else_are_named_and_held_against_the_othe
     crash = harm_tests(small.policy.guardrails, offered, offered.before.latency(80.0))["crash"]
     assert crash.harmful
     assert {one.app_version for arm in read(small, coming).comparable.arms.values() for one in arm} == {NEW}
+
+
+def test_an_update_before_the_stage_counts(small: World) -> None:
+    _, coming = mixed(small, with_usual_model=False)
+    small.settle()
+    bring(small, coming, S.CANARY_5)
+    small.report(minutes=5)
+    assert read(small, coming).offered.candidate_only != frozenset()
+    small.apps = (NEW,)
+    bring(small, coming, S.CANARY_25)
+    small.report(minutes=5)
+    assert read(small, coming).offered.candidate_only == frozenset()
